@@ -1,0 +1,210 @@
+"""Who may do what (semantics §9): the one gate that every action of every wire passes."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from collections.abc import Awaitable, Callable, Sequence
+from enum import StrEnum
+
+import msgspec
+
+from polywire.core.address import covers, is_pattern
+from polywire.core.clock import Clock
+from polywire.core.engine import StateChange
+from polywire.core.errors import Conflict, Denied, FieldError, Invalid, NotFound, Unauthenticated
+
+__all__ = ["Access", "Action", "ApiKeyInfo", "Permission", "Principal"]
+
+KEY_STATE = "api_key"
+_CACHED_DECISIONS = 4_096
+
+
+class Action(StrEnum):
+    PUBLISH = "publish"
+    SUBSCRIBE = "subscribe"
+    CALL = "call"
+    MANAGE = "manage"
+    ADMIN = "admin"
+
+
+class Permission(msgspec.Struct, frozen=True):
+    """``publish:readings.#``: an action (or ``*``) on a pattern of dotted addresses or names; ``{user}`` is the principal's name."""
+
+    action: str
+    pattern: str
+
+    @classmethod
+    def parse(cls, text: str) -> Permission:
+        """Raises `Invalid`."""
+        action, colon, pattern = text.partition(":")
+        if not colon or not pattern or (action != "*" and action not in Action.__members__.values()):
+            raise Invalid(
+                f"not a permission: {text[:80]!r}",
+                hint=f"write ACTION:PATTERN with one of {', '.join(Action)} or *, e.g. publish:readings.#",
+            )
+        return cls(action, pattern)
+
+
+class Principal:
+    """Who is asking, whatever wire they came by."""
+
+    def __init__(self, name: str, kind: str, permissions: Sequence[Permission] = (), *, everything: bool = False) -> None:
+        self.name = name
+        self.kind = kind
+        self.active = True
+        self.everything = everything
+        self._permissions = tuple(permissions)
+        self._decisions: dict[tuple[str, str], bool] = {}
+        self._watchers: dict[int, Callable[[], None]] = {}
+        self._watched = 0
+
+    def __repr__(self) -> str:
+        return f"<Principal {self.kind} {self.name}>"
+
+    def allows(self, action: Action, name: str) -> bool:
+        if self.everything:
+            return self.active
+        decided = self._decisions.get((action, name))
+        if decided is None:
+            decided = self.active and self._decide(action, name)
+            if len(self._decisions) >= _CACHED_DECISIONS:
+                self._decisions.clear()
+            self._decisions[action, name] = decided
+        return decided
+
+    def _decide(self, action: Action, name: str) -> bool:
+        return any(
+            p.action in (action, "*") and covers(p.pattern.replace("{user}", self.name), name) for p in self._permissions
+        )
+
+    def on_revoked(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """``callback`` runs when permissions are taken away; call what is returned to be forgotten."""
+        self._watched += 1
+        number = self._watched
+        self._watchers[number] = callback
+        return lambda: self._watchers.pop(number, None) and None
+
+    def narrow(self, permissions: Sequence[Permission], *, active: bool = True) -> None:
+        """Replace the permissions and tell everything that was opened under the old ones."""
+        self._permissions = tuple(permissions)
+        self.everything = False
+        self.active = active
+        self._decisions.clear()
+        for callback in list(self._watchers.values()):
+            callback()
+
+
+class StoredKey(msgspec.Struct, frozen=True):
+    id: str
+    name: str
+    hash: bytes
+    allow: list[str]
+    created: int
+
+
+class ApiKeyInfo(msgspec.Struct, frozen=True):
+    id: str
+    name: str
+    allow: list[str]
+    created: int
+
+
+Store = Callable[[Sequence[StateChange]], Awaitable[None]]
+
+
+class Access:
+    """API keys and decisions. While no key exists, everybody is ``anonymous`` and may do everything."""
+
+    def __init__(self, clock: Clock, *, anonymous_allow: Sequence[str] = ()) -> None:
+        self._clock = clock
+        self._store: Store | None = None
+        self._keys: dict[str, tuple[StoredKey, Principal]] = {}
+        self._anonymous_allow = [Permission.parse(text) for text in anonymous_allow]
+        self.anonymous = Principal("anonymous", "anonymous", everything=True)
+        self.system = Principal("hub", "hub", everything=True)
+
+    @property
+    def open(self) -> bool:
+        return self.anonymous.everything
+
+    def load(self, stored: Sequence[bytes], store: Store) -> None:
+        self._store = store
+        for value in stored:
+            self._add(msgspec.msgpack.decode(value, type=StoredKey))
+
+    def authenticate(self, secret: str | None) -> Principal:
+        """The principal of an API key; `anonymous` without one. Raises `Unauthenticated` for a key that is not known."""
+        if secret is None:
+            return self.anonymous
+        _, _, rest = secret.partition("_")
+        entry = self._keys.get(rest.partition("_")[0])
+        given = _hash(secret)
+        # Unknown ids are compared too, so that time does not tell which ids exist.
+        if not hmac.compare_digest(entry[0].hash if entry else bytes(32), given) or entry is None:
+            raise Unauthenticated("the API key is not known", hint="it may have been revoked; ask for a new one")
+        return entry[1]
+
+    def allows(self, principal: Principal, action: Action, name: str) -> bool:
+        return principal.allows(action, name)
+
+    def require(self, principal: Principal, action: Action, name: str) -> None:
+        """Raises `Denied`, or `Unauthenticated` for a principal without credentials."""
+        if principal.allows(action, name):
+            return
+        if principal.kind == "anonymous":
+            raise Unauthenticated(f"{action} on {name!r} needs an API key", hint="send Authorization: Bearer KEY, or X-API-Key")
+        raise Denied(f"{principal.name!r} may not {action} {name!r}", hint=f"grant it {action}:{name}")
+
+    def keys(self, principal: Principal) -> list[ApiKeyInfo]:
+        self.require(principal, Action.ADMIN, "#")
+        return [_info(key) for key, _ in self._keys.values()]
+
+    async def create_key(self, principal: Principal, name: str, allow: Sequence[str]) -> tuple[ApiKeyInfo, str]:
+        """Make a key; its secret is in the answer and nowhere else. Raises `Invalid`, `Conflict`."""
+        self.require(principal, Action.ADMIN, "#")
+        if not name or len(name) > 100 or not name.isprintable():
+            raise Invalid("a key's name has 1 to 100 printable characters", fields=[FieldError("$.name", "required")])
+        if is_pattern(name) or name in (self.anonymous.name, self.system.name):
+            raise Invalid(f"no key may be named {name!r}", fields=[FieldError("$.name", "reserved, or a wildcard")])
+        if any(key.name == name for key, _ in self._keys.values()):
+            raise Conflict(f"an API key named {name!r} exists", hint="revoke it first, or take another name")
+        for text in allow:
+            Permission.parse(text)
+        identity = secrets.token_hex(6)
+        secret = f"pw_{identity}_{secrets.token_urlsafe(32)}"
+        key = StoredKey(identity, name, _hash(secret), list(allow), self._clock.now())
+        await self._save(StateChange(KEY_STATE, key.id, msgspec.msgpack.encode(key)))
+        self._add(key)
+        return _info(key), secret
+
+    async def revoke_key(self, principal: Principal, id_or_name: str) -> None:
+        """Open connections of the key lose their rights before this returns. Raises `NotFound`."""
+        self.require(principal, Action.ADMIN, "#")
+        for key, owner in self._keys.values():
+            if id_or_name in (key.id, key.name):
+                await self._save(StateChange(KEY_STATE, key.id, None))
+                # The last key's removal does not open the hub again: that takes a restart.
+                owner.narrow((), active=False)
+                self._keys.pop(key.id, None)
+                return
+        raise NotFound(f"no API key {id_or_name!r}")
+
+    async def _save(self, change: StateChange) -> None:
+        if self._store is None:
+            raise RuntimeError("the hub has not started")
+        await self._store([change])
+
+    def _add(self, key: StoredKey) -> None:
+        if not self._keys:
+            self.anonymous.narrow(self._anonymous_allow)
+        self._keys[key.id] = (key, Principal(key.name, "key", [Permission.parse(text) for text in key.allow]))
+
+
+def _hash(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).digest()
+
+
+def _info(key: StoredKey) -> ApiKeyInfo:
+    return ApiKeyInfo(key.id, key.name, key.allow, key.created)

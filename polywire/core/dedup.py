@@ -1,0 +1,95 @@
+"""Deduplication where it was asked for (semantics §5): the ids of a topic's recent publishes, by principal."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from hashlib import blake2b
+
+from polywire.core.errors import Conflict, PolywireError
+from polywire.core.message import Receipt, Record
+from polywire.core.position import Position
+
+__all__ = ["DedupWindow", "Original"]
+
+Told = Callable[["PolywireError | None"], None]
+
+
+class Original:
+    """A publish that later ones with its id are compared to. ``waiting`` is None once it is committed."""
+
+    __slots__ = ("digest", "receipt", "seen", "waiting")
+
+    def __init__(self, digest: bytes, receipt: Receipt, seen: int) -> None:
+        self.digest = digest
+        self.receipt = receipt
+        self.seen = seen
+        self.waiting: list[Told] | None = []
+
+    def when_committed(self, told: Told) -> None:
+        if self.waiting is None:
+            told(None)
+        else:
+            self.waiting.append(told)
+
+
+def _digest(record: Record) -> bytes:
+    key = record.key or b""
+    hashed = blake2b(b"%d:%b" % (len(key), key), digest_size=16)
+    hashed.update(record.payload)
+    return hashed.digest()
+
+
+def _compare(record: Record, digest: bytes) -> None:
+    if digest != _digest(record):
+        raise Conflict(
+            f"the id {record.id[:80]!r} was used with other content",
+            hint="an idempotency key names one message; use a new one",
+        )
+
+
+class DedupWindow:
+    """Bounded by time and count, whichever is reached first."""
+
+    def __init__(self, window: int, ids: int) -> None:
+        self._window = window
+        self._ids = ids
+        self._seen: OrderedDict[tuple[str, str], Original] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._seen)
+
+    def find(self, principal: str, record: Record, now: int) -> Original | None:
+        """The original of a duplicate. Raises `Conflict` if the id was used with another body."""
+        original = self._seen.get((principal, record.id))
+        if original is None or original.seen < now - self._window:
+            return None
+        _compare(record, original.digest)
+        return original
+
+    @staticmethod
+    def compare(record: Record, first: Record) -> None:
+        """Two records of one batch with the same id. Raises `Conflict` if they differ."""
+        _compare(record, _digest(first))
+
+    def remember(self, principal: str, record: Record, receipt: Receipt, now: int) -> Original:
+        original = Original(_digest(record), receipt, now)
+        self._seen.pop((principal, record.id), None)
+        self._seen[principal, record.id] = original
+        while len(self._seen) > self._ids or next(iter(self._seen.values())).seen < now - self._window:
+            self._seen.popitem(last=False)
+        return original
+
+    def settle(self, principal: str, id: str, original: Original, error: PolywireError | None) -> None:
+        """The original is committed, or it failed and is forgotten."""
+        waiting, original.waiting = original.waiting or [], None
+        if error is not None and self._seen.get((principal, id)) is original:
+            del self._seen[principal, id]
+        for told in waiting:
+            told(error)
+
+    def restore(self, record: Record, topic: str, position: Position | None, appended: int) -> None:
+        """Take in a message found in the log after a restart."""
+        principal = record.origin.principal if record.origin else ""
+        receipt = Receipt(record.id, topic, record.key, position, appended)
+        self.remember(principal, record, receipt, appended).waiting = None

@@ -1,0 +1,127 @@
+"""Taking in what the engine holds at start (semantics §§3–6).
+
+Pending lists are stored as they stood at some commit; what was appended after that is routed again, from the log, by the same
+rules. A chunk says through which sequence number its subscription is routed, which may be further than the last checkpoint.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from polywire.core.dedup import DedupWindow
+from polywire.core.engine import Engine, StateChange
+from polywire.core.message import Flag
+from polywire.core.position import Position
+from polywire.core.routing import FOREVER, route
+from polywire.core.subscription import StoredSubscription, Subscription
+from polywire.core.subscriptions import SUBSCRIPTION_STATE
+from polywire.core.topics import StoredTopic
+
+if TYPE_CHECKING:
+    from polywire.core.core import Core
+
+__all__ = ["rebuild_dedup", "recover"]
+
+_logger = logging.getLogger("polywire.recovery")
+
+
+def recover(core: Core, engine: Engine) -> None:
+    """Before the engine is started. What has to change in the store goes into the first commit."""
+    meta = dict(engine.load("meta"))
+    _load_topics(core, engine, _restored_at(meta))
+    subscriptions = _load_subscriptions(core, engine)
+    core.log.next_seq = max(engine.next_seq(), int(meta.get("routed", b"1")), *_places(subscriptions))
+    _route_again(core, engine, subscriptions, int(meta.get("routed", b"1")))
+    if "restored" in meta:
+        core.log.change(StateChange("meta", "restored", None))
+    for subscription in subscriptions:
+        subscription.begin()
+
+
+def _restored_at(meta: dict[str, bytes]) -> int | None:
+    """When the data folder was restored from a backup, in seconds: larger than any epoch the lost hub can have given."""
+    value = meta.get("restored")
+    return int(value) if value is not None else None
+
+
+def _load_topics(core: Core, engine: Engine, restored: int | None) -> None:
+    for name, value in engine.load("epoch"):
+        core.restore_epoch(name, int(value))
+    stats = engine.stats()
+    for key, value in engine.load("topic"):
+        stored = msgspec.msgpack.decode(value, type=StoredTopic)
+        epoch = stored.epoch
+        if not stored.deleted and (restored is not None or stored.settings.durability == "memory"):
+            epoch = max(core.last_epoch(stored.name) + 1, restored or 0)
+            core.restore_epoch(stored.name, epoch)
+            core.log.change(StateChange("epoch", stored.name, str(epoch).encode()))
+        topic = core.restore_topic(int(key), stored, epoch)
+        held = stats.get(topic.id)
+        topic.next = topic.head = 0 if topic.volatile else max(stored.next, held.next if held else 0)
+        topic.oldest = 0 if topic.volatile else stored.oldest
+        if held is not None:
+            topic.count, topic.size = held.count, held.size
+        if epoch != stored.epoch:
+            core.log.change(core.topic_state(topic))
+    if restored is not None:
+        for name, _ in engine.load("epoch"):
+            epoch = max(core.last_epoch(name), restored)
+            core.restore_epoch(name, epoch)
+            core.log.change(StateChange("epoch", name, str(epoch).encode()))
+    for topic_id, retained in engine.load_retained_keys():
+        if topic_id in core.log.by_id:
+            core.log.by_id[topic_id].retained_keys.add(retained)
+
+
+def _load_subscriptions(core: Core, engine: Engine) -> list[Subscription]:
+    by_id: dict[int, Subscription] = {}
+    for key, value in engine.load(SUBSCRIPTION_STATE):
+        stored = msgspec.msgpack.decode(value, type=StoredSubscription)
+        by_id[int(key)] = core.subscriptions.restore(int(key), stored)
+    for chunk in engine.load_pending():
+        subscription = by_id.get(chunk.subscription)
+        if subscription is not None:
+            subscription.load(chunk.chunk, chunk.through, chunk.bits, chunk.extras)
+    return list(by_id.values())
+
+
+def _places(subscriptions: Sequence[Subscription]) -> Iterator[int]:
+    """Where sources began and ended: numbers given to messages of memory topics are not stored, but may not come twice."""
+    for subscription in subscriptions:
+        for binding in subscription.bindings:
+            yield binding.start
+            if binding.end != FOREVER:
+                yield binding.end
+
+
+def _route_again(core: Core, engine: Engine, subscriptions: Sequence[Subscription], routed: int) -> None:
+    for subscription in subscriptions:
+        subscription.through = max(subscription.through, routed)
+    woken: dict[Subscription, None] = {}
+    count = 0
+    for batch in engine.scan(routed):
+        topic = core.log.by_id.get(batch.topic_id)
+        if topic is not None:
+            route(topic, batch, woken, lambda subscription, seq: seq >= subscription.through)
+            count += len(batch)
+    core.log.routed = core.log.next_seq
+    core.log.unsaved.update(woken)
+    if count:
+        _logger.info("routed %d messages again after the last checkpoint", count)
+
+
+async def rebuild_dedup(core: Core, engine: Engine) -> None:
+    """The windows of recent idempotency keys, from the log. After the engine was started."""
+    limits = core.limits
+    for batch in await engine.dedup_since(core.clock.now() - limits.dedup_window):
+        topic = core.log.by_id.get(batch.topic_id)
+        if topic is None:
+            continue
+        window = topic.dedup = topic.dedup or DedupWindow(limits.dedup_window, limits.dedup_ids)
+        for index, record in enumerate(batch.records):
+            if record.flags & Flag.DEDUP:
+                window.restore(record, topic.name, Position(topic.epoch, 0, batch.offset + index), batch.appended)

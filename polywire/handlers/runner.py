@@ -1,0 +1,195 @@
+"""Runs one handler over the deliveries of its subscription.
+
+A fixed number of workers takes deliveries one after the other (or in batches); no task is made per message. A worker does not wait
+for the commit of an outcome before it takes the next delivery: results and acknowledgements of a turn share one commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from polywire.core.errors import Invalid, PolywireError
+from polywire.core.subscription import Consumer, Delivery
+from polywire.handlers.injection import Parameters
+from polywire.handlers.outcomes import Again, Reject
+from polywire.handlers.watch import Watched
+
+if TYPE_CHECKING:
+    from polywire.contract.topics import TopicContract
+    from polywire.core.core import Core
+
+__all__ = ["Handler", "Middleware", "Runner"]
+
+_logger = logging.getLogger("polywire.handlers")
+
+Middleware = Callable[[Delivery, Callable[[], Awaitable[Any]]], Awaitable[Any]]
+"""``async def m(delivery, call_next): return await call_next()``"""
+RunInThread = Callable[..., Awaitable[Any]]
+
+
+class Handler(msgspec.Struct):
+    """A declared handler: the function, how it is called, and what is done with its outcome."""
+
+    function: Callable[..., Any]
+    parameters: Parameters
+    name: str
+    publish: TopicContract[Any] | None
+    manual: bool
+    batch: int | None
+    concurrency: int
+
+
+class Runner:
+    """Life: construct → `start` → deliveries come → `stop` (what is running ends; what waits is returned)."""
+
+    def __init__(self, handler: Handler, core: Core, middleware: Sequence[Middleware], in_thread: RunInThread) -> None:
+        self._handler = handler
+        self._core = core
+        self._middleware = middleware
+        self._in_thread = in_thread
+        self._is_async = inspect.iscoroutinefunction(handler.function)
+        self._waiting: deque[Delivery] = deque()
+        self._wake = asyncio.Event()
+        self._workers: list[asyncio.Task[None]] = []
+        self._consumer: Consumer | None = None
+        self._stopping = False
+
+    def start(self) -> None:
+        handler = self._handler
+        for _ in range(handler.concurrency):
+            self._workers.append(asyncio.get_running_loop().create_task(self._work()))
+        credit = max(self._core.limits.credit, (handler.batch or 1) * handler.concurrency)
+        self._consumer = self._core.subscriptions.consume(self._core.access.system, handler.name, self, credit=credit)
+
+    async def stop(self) -> None:
+        """Let running handlers end; return what they have not begun."""
+        self._stopping = True
+        self._wake.set()
+        if self._workers:
+            await asyncio.wait(self._workers)
+        if self._consumer is not None:
+            self._consumer.close()
+
+    def cancel(self) -> None:
+        for worker in self._workers:
+            worker.cancel()
+
+    # ConsumerSink
+
+    def deliver(self, deliveries: Sequence[Delivery]) -> None:
+        self._waiting.extend(deliveries)
+        self._wake.set()
+
+    def ended(self, error: PolywireError) -> None:
+        self._waiting.clear()
+
+    # Workers
+
+    async def _work(self) -> None:
+        handle_batch = self._handler.batch is not None
+        while not self._stopping:
+            if not self._waiting:
+                self._wake.clear()
+                await self._wake.wait()
+                continue
+            if handle_batch:
+                await self._handle_batch()
+            else:
+                await self._handle(self._waiting.popleft())
+            # A handler that never awaits must not keep the loop from everything else.
+            await asyncio.sleep(0)
+
+    async def _handle(self, delivery: Delivery) -> None:
+        parameters = self._handler.parameters
+        try:
+            payload = parameters.payload_codec.decode(delivery.message.record.payload) if parameters.payload_codec else None
+        except Invalid as error:
+            delivery.reject(f"cannot be decoded: {error.detail}")
+            return
+        await self._run([delivery], delivery, payload)
+
+    async def _handle_batch(self) -> None:
+        assert self._handler.batch is not None
+        taken: list[Delivery] = []
+        payloads: list[Any] = []
+        codec = self._handler.parameters.payload_codec
+        while self._waiting and len(taken) < self._handler.batch:
+            delivery = self._waiting.popleft()
+            try:
+                payloads.append(codec.decode(delivery.message.record.payload) if codec else None)
+            except Invalid as error:
+                delivery.reject(f"cannot be decoded: {error.detail}")
+            else:
+                taken.append(delivery)
+        if taken:
+            await self._run(taken, taken[0], payloads)
+
+    async def _run(self, deliveries: list[Delivery], context: Delivery, payload: Any) -> None:
+        try:
+            result = await self._through_middleware(context, payload)
+            self._succeed(deliveries, result)
+        except Reject as outcome:
+            for delivery in deliveries:
+                delivery.reject(outcome.reason)
+        except Again as outcome:
+            for delivery in deliveries:
+                delivery.nack(outcome.after)
+        except asyncio.CancelledError:
+            for delivery in deliveries:
+                delivery.release()
+            raise
+        except Exception as error:
+            if isinstance(error, PolywireError) and error.retryable:
+                _logger.warning("handler %s: %s; tried again", self._handler.name, error)
+            else:
+                _logger.exception("handler %s failed on %r", self._handler.name, context.message)
+            for delivery in deliveries:
+                delivery.nack()
+
+    def _succeed(self, deliveries: list[Delivery], result: Any) -> None:
+        publish = self._handler.publish
+        if publish is not None and result is not None:
+            values = result if isinstance(result, list) else [result]
+            records = [publish.record(value) for value in values]
+            if records:
+                system = self._core.access.system
+                self._core.publish_settling(system, deliveries, [(publish.settings.name, records)])
+                return
+        if not self._handler.manual:
+            for delivery in deliveries:
+                delivery.ack()
+
+    async def _through_middleware(self, context: Delivery, payload: Any) -> Any:
+        if not self._middleware:
+            return await self._call(context, payload)
+
+        async def step(index: int) -> Any:
+            if index == len(self._middleware):
+                return await self._call(context, payload)
+            return await self._middleware[index](context, lambda: step(index + 1))
+
+        return await step(0)
+
+    async def _call(self, context: Delivery, payload: Any) -> Any:
+        parameters = self._handler.parameters
+        if parameters.plain:
+            return await self._invoke(parameters.injected(context), payload)
+        async with AsyncExitStack() as stack:
+            arguments = await parameters.resolve(context, stack, self._in_thread)
+            return await self._invoke(arguments, payload)
+
+    async def _invoke(self, arguments: dict[str, Any], payload: Any) -> Any:
+        handler = self._handler
+        if handler.parameters.payload_name is not None:
+            arguments[handler.parameters.payload_name] = payload
+        if self._is_async:
+            return await Watched(handler.function(**arguments), handler.name)
+        return await self._in_thread(handler.function, **arguments)

@@ -1,0 +1,199 @@
+"""Declarations, gathered before there is a hub: what a `Hub` and a `Router` have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Mapping
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
+
+import msgspec
+
+from polywire.contract.topics import TopicContract
+from polywire.core.durations import parse_duration
+from polywire.core.errors import Invalid
+from polywire.core.routing import Source
+from polywire.core.subscription import SubscriptionSettings
+from polywire.core.topics import TopicSettings
+from polywire.handlers.injection import location
+from polywire.handlers.outcomes import Retry
+from polywire.topic import Topic
+
+if TYPE_CHECKING:
+    from polywire.core.core import Core
+    from polywire.hub import Hub
+
+__all__ = ["Declarations", "HandlerDeclaration", "Router"]
+
+T = TypeVar("T")
+P = ParamSpec("P")
+R = TypeVar("R")
+
+Duration = str | float
+
+
+class HandlerDeclaration(msgspec.Struct):
+    function: Callable[..., Any]
+    settings: SubscriptionSettings
+    start: str
+    publish: Topic[Any] | None
+    manual: bool
+    batch: int | None
+    concurrency: int
+
+
+class Declarations:
+    """``topic`` and ``subscribe``, for a hub and for routers alike."""
+
+    def __init__(self, prefix: str = "") -> None:
+        self._prefix = prefix
+        self._topics: dict[str, Topic[Any]] = {}
+        self._handlers: dict[str, HandlerDeclaration] = {}
+
+    @property
+    def core(self) -> Core:
+        """Of the hub that these declarations belong to."""
+        raise NotImplementedError
+
+    def run_from_thread(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the hub's loop from another thread, and wait for it."""
+        raise NotImplementedError
+
+    @overload
+    def topic(
+        self,
+        name: str,
+        type: type[T],
+        *,
+        key: str | None = None,
+        retention: Duration | None = None,
+        retention_size: int | None = None,
+        hard_limit: int | None = None,
+        overflow: Literal["refuse", "drop-oldest", "dead-letter"] = "refuse",
+        durability: Literal["durable", "memory"] = "durable",
+        latest: bool = False,
+    ) -> Topic[T]: ...
+
+    @overload
+    def topic(
+        self,
+        name: str,
+        type: Any = Any,
+        *,
+        key: str | None = None,
+        retention: Duration | None = None,
+        retention_size: int | None = None,
+        hard_limit: int | None = None,
+        overflow: Literal["refuse", "drop-oldest", "dead-letter"] = "refuse",
+        durability: Literal["durable", "memory"] = "durable",
+        latest: bool = False,
+    ) -> Topic[Any]: ...
+
+    def topic(
+        self,
+        name: str,
+        type: Any = Any,
+        *,
+        key: str | None = None,
+        retention: Duration | None = None,
+        retention_size: int | None = None,
+        hard_limit: int | None = None,
+        overflow: Literal["refuse", "drop-oldest", "dead-letter"] = "refuse",
+        durability: Literal["durable", "memory"] = "durable",
+        latest: bool = False,
+    ) -> Topic[Any]:
+        """Declare a topic: messages of ``type`` (anything, if not given), kept for ``retention`` (``"7d"``, or seconds).
+
+        ``key`` is the field of the payload that is the message's key; ``latest`` keeps the last message of each key for good; sizes
+        are bytes. Raises `TypeError` for a type that cannot be one, `ValueError` for a name declared twice.
+        """
+        full = self._prefix + name
+        if full in self._topics:
+            raise ValueError(f"topic {full!r} is declared twice")
+        settings = TopicSettings(
+            full,
+            durability=durability,
+            retention=parse_duration(retention) if retention is not None else None,
+            retention_size=retention_size,
+            hard_limit=hard_limit,
+            overflow=overflow,
+            latest=latest,
+        )
+        settings.check()
+        topic: Topic[Any] = Topic(self, TopicContract(settings, type, key))
+        self._topics[full] = topic
+        return topic
+
+    def subscribe(
+        self,
+        *sources: Topic[Any] | str,
+        publish: Topic[Any] | None = None,
+        name: str | None = None,
+        key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        retry: Retry | None = None,
+        start: str = "now",
+        ordered: bool = False,
+        ack: Literal["auto", "manual"] = "auto",
+        ack_timeout: Duration | None = None,
+        batch: int | None = None,
+        concurrency: int = 1,
+    ) -> Callable[[Callable[P, R]], Callable[P, R]]:
+        """Run the decorated function for every message of these topics (or patterns of names), at least once.
+
+        ``publish``: where its result goes, in one commit with the acknowledgement. ``key`` and ``headers`` filter. ``start`` is where a
+        new subscription begins: ``now``, ``earliest``, a time or a cursor. ``ordered``: one message per key at a time, also with
+        ``concurrency``. ``batch``: the payload is a list of up to so many. The function stays callable as it is.
+        """
+        if not sources:
+            raise ValueError("subscribe to at least one topic")
+
+        def declare(function: Callable[P, R]) -> Callable[P, R]:
+            policy = retry or Retry()
+            full = self._prefix + (name or getattr(function, "__name__", "handler"))
+            if full in self._handlers:
+                raise ValueError(f"{location(function)}: a subscription named {full!r} is declared twice; give it a name=")
+            if concurrency < 1 or (batch is not None and batch < 1):
+                raise ValueError(f"{location(function)}: concurrency and batch are at least 1")
+            settings = SubscriptionSettings(
+                name=full,
+                sources=[self._source(source, key, headers) for source in sources],
+                ordered=ordered,
+                attempts=policy.attempts,
+                backoff=policy.backoff(),
+                ack_timeout=parse_duration(ack_timeout) if ack_timeout is not None else None,
+            )
+            self._handlers[full] = HandlerDeclaration(function, settings, start, publish, ack == "manual", batch, concurrency)
+            return function
+
+        return declare
+
+    def _source(self, source: Topic[Any] | str, key: str | None, headers: Mapping[str, str] | None) -> Source:
+        if not isinstance(source, (Topic, str)):
+            raise TypeError(f"subscribe takes topics and names of topics, not {source!r} (is there a pair of parentheses missing?)")
+        topic = source.name if isinstance(source, Topic) else source
+        return Source(topic, key, dict(headers or {}))
+
+
+class Router(Declarations):
+    """Declarations for one part of a large application; ``hub.include(router)`` takes them in."""
+
+    def __init__(self, prefix: str = "") -> None:
+        super().__init__(prefix)
+        self._hub: Hub | None = None
+
+    def attach(self, hub: Hub) -> None:
+        if self._hub is not None:
+            raise ValueError("this router is included already")
+        self._hub = hub
+
+    @property
+    def core(self) -> Core:
+        return self._required().core
+
+    def run_from_thread(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return self._required().run_from_thread(coroutine)
+
+    def _required(self) -> Hub:
+        if self._hub is None:
+            raise Invalid("this topic's router is not part of a hub", hint="call hub.include(router)")
+        return self._hub
+

@@ -1,0 +1,181 @@
+"""uvicorn's HTTP/1.1 protocol with the bounds it lacks: slow heads and bodies, head and body size, connections."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import httptools
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from polywire.core.errors import DeadlineExceeded, Invalid, LimitExceeded, PolywireError, TooLarge, Unavailable
+from polywire.server.problems import problem, raw_response
+from polywire.server.websocket_protocol import WebSocketProtocol
+
+if TYPE_CHECKING:
+    from polywire.server.listener import HttpState
+
+__all__ = ["HttpProtocol"]
+
+_IDLE: Final = 0
+_HEAD: Final = 1
+_BODY: Final = 2
+_LINGER: Final = 1.0
+"""Seconds in which a refused peer may read why; what it sends meanwhile is dropped."""
+
+
+class _RefusedError(Exception):
+    """Raised inside the parser's callbacks to stop it; the answer is already chosen."""
+
+
+class HttpProtocol(HttpToolsProtocol):
+    """A request that comes whole, as nearly all do, costs no timer."""
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self.state = cast("HttpState", server_state)
+        self.settings = self.state.settings
+        self.phase = _IDLE
+        self.phase_timer: asyncio.TimerHandle | None = None
+        self.head_size = 0
+        self.body_size = 0
+        self.refusal: tuple[PolywireError, int | None] | None = None
+        self.refused = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > self.settings.max_connections:
+            self.state.connections_refused += 1
+            self.refuse(Unavailable(f"the hub has {self.settings.max_connections} connections, which is the limit"))
+        else:
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._unset_keepalive_if_required()
+        self.stop_timer()
+        self.state.gone(self)
+
+    def data_received(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
+        if self.refused:
+            return
+        phase_before = self.phase
+        self.head_size = self.head_size + len(data) if phase_before == _HEAD else len(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self.upgrade(data[upgrade.args[0] :])
+            return
+        except httptools.HttpParserError:
+            error, status = self.refusal or (Invalid("this is not HTTP/1.1"), None)
+            self.refuse(error, status)
+            return
+        if self.phase == _IDLE:
+            return
+        if self.phase == _HEAD and phase_before != _BODY and self.head_size > self.settings.max_head_size:
+            self.refuse(*self.head_too_large())
+        elif self.phase_timer is None:
+            seconds = (self.settings.head_timeout if self.phase == _HEAD else self.settings.body_timeout) / 1000
+            self.phase_timer = self.loop.call_later(seconds, self.too_slow)
+
+    # the parser's callbacks ---------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        self.phase = _HEAD
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self.stop_timer()
+        if self.head_size > self.settings.max_head_size:
+            # The count includes what came before and after the head in the same reads: look closer.
+            size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+            if size > self.settings.max_head_size:
+                self.refusal = self.head_too_large()
+                raise _RefusedError
+        if len(self.pipeline) >= self.settings.max_pipelined:
+            self.refusal = LimitExceeded("too many requests wait on this connection"), None
+            raise _RefusedError
+        self.phase = _BODY
+        self.body_size = 0
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self.body_size += len(body)
+        if self.body_size > self.settings.max_body_size:
+            limit = self.settings.max_body_size
+            self.refusal = TooLarge(f"a request body has at most {limit} bytes", hint="send less at once"), None
+            raise _RefusedError
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self.stop_timer()
+        self.phase = _IDLE
+        self.head_size = 0
+        super().on_message_complete()
+
+    # refusals -----------------------------------------------------------------------------------
+
+    def head_too_large(self) -> tuple[PolywireError, int]:
+        return TooLarge(f"a request head has at most {self.settings.max_head_size} bytes"), 431
+
+    def too_slow(self) -> None:
+        self.phase_timer = None
+        if self.phase == _HEAD:
+            limit, part = self.settings.head_timeout, "head"
+        elif self.flow.read_paused:  # it is us who do not read
+            self.phase_timer = self.loop.call_later(self.settings.body_timeout / 1000, self.too_slow)
+            return
+        else:
+            limit, part = self.settings.body_timeout, "body"
+        self.refuse(DeadlineExceeded(f"the request {part} did not come within {limit / 1000:g} s"), 408)
+
+    def refuse(self, error: PolywireError, status: int | None = None) -> None:
+        """Answer ``error`` if no answer has begun, and close. The peer gets a moment to read it."""
+        self.refused = True
+        self.stop_timer()
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete:  # type: ignore[redundant-expr]  # None before the first
+            # An application waits for this body, or answers an earlier request: it sees a peer that has gone.
+            answered = cycle.response_started or bool(self.pipeline) or self.phase == _HEAD
+            self.pipeline.clear()
+            cycle.disconnected = True
+            cycle.message_event.set()
+            if answered:
+                self.transport.close()
+                return
+        self.transport.write(raw_response(*problem(error, status)))
+        if self.transport.can_write_eof():
+            self.flow.resume_reading()
+            self.transport.write_eof()
+            self.phase_timer = self.loop.call_later(_LINGER, self.transport.close)
+        else:
+            self.transport.close()
+
+    def stop_timer(self) -> None:
+        if self.phase_timer is not None:
+            self.phase_timer.cancel()
+            self.phase_timer = None
+
+    # WebSocket ----------------------------------------------------------------------------------
+
+    def upgrade(self, early: bytes) -> None:
+        """Hand the connection over. ``early`` is what a hasty peer sent behind the request head."""
+        if not self._should_upgrade():
+            self.refuse(Invalid("only upgrades to websocket are offered"))
+            return
+        self.stop_timer()
+        self.connections.discard(self)
+        socket = WebSocketProtocol(self.config, self.server_state, self.app_state, self.loop)
+        self.transport.set_protocol(socket)
+        socket.begin(self.transport, self.scope, self.url, early)

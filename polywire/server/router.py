@@ -1,0 +1,109 @@
+"""The mount table of the HTTP listener: which path belongs to which wire."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from polywire.core.errors import NotFound, PolywireError
+from polywire.server.problems import send_problem
+from polywire.server.websocket import WebSocketRoute
+
+__all__ = ["App", "Router"]
+
+Receive = Callable[[], Awaitable[Any]]
+Send = Callable[[Any], Awaitable[None]]
+App = Callable[[Any, Receive, Send], Awaitable[None]]
+T = TypeVar("T")
+
+_DEEPEST_MOUNT = 8
+
+
+class Router:
+    """Exact paths first, then the longest prefix (whole segments), then the fallback: a few dictionary look-ups.
+
+    A path that HTTP claims is not a WebSocket's unless a WebSocket route claims it too. Not changed once it serves.
+    """
+
+    def __init__(self) -> None:
+        self._exact: dict[str, App] = {}
+        self._prefixes: dict[str, App] = {}
+        self._fallback: App | None = None
+        self._sockets: dict[str, WebSocketRoute] = {}
+        self._socket_prefixes: dict[str, WebSocketRoute] = {}
+        self._socket_fallback: WebSocketRoute | None = None
+
+    def mount(self, path: str, app: App) -> None:
+        """``app`` answers ``path`` and everything below it. Raises `ValueError` if it is taken or not absolute."""
+        self.mount_exact(path, app)
+        self._prefixes[path] = app
+
+    def mount_exact(self, path: str, app: App) -> None:
+        """``app`` answers ``path`` only."""
+        _claim(self._exact, path, app)
+
+    def mount_fallback(self, app: App) -> None:
+        """``app`` answers what no path claims. It claims nothing itself."""
+        self._fallback = app
+
+    def mount_websocket(self, path: str, route: WebSocketRoute) -> None:
+        """``route`` takes WebSockets on ``path`` and everything below it."""
+        self.mount_websocket_exact(path, route)
+        self._socket_prefixes[path] = route
+
+    def mount_websocket_exact(self, path: str, route: WebSocketRoute) -> None:
+        _claim(self._sockets, path, route)
+
+    def mount_websocket_fallback(self, route: WebSocketRoute) -> None:
+        """``route`` takes WebSockets on every path that nothing claims."""
+        self._socket_fallback = route
+
+    def app(self, path: str) -> App | None:
+        return self._exact.get(path) or _longest(self._prefixes, path)
+
+    def websocket(self, path: str) -> WebSocketRoute:
+        """Raises `NotFound` where WebSockets are not taken."""
+        route = self._sockets.get(path) or _longest(self._socket_prefixes, path)
+        if route is None and self.app(path) is None:
+            route = self._socket_fallback
+        if route is None:
+            raise NotFound(f"no WebSocket on {path[:200]!r}", hint="topics are on /ws/TOPIC")
+        return route
+
+    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
+        path = scope["path"]
+        app = self._exact.get(path) or _longest(self._prefixes, path) or self._fallback
+        if app is not None:
+            await app(scope, receive, send)
+        else:
+            await self._nobody(path, send)
+
+    async def _nobody(self, path: str, send: Send) -> None:
+        error: PolywireError
+        if path in self._sockets or _longest(self._socket_prefixes, path) is not None:
+            error = NotFound(f"{path[:200]!r} takes WebSockets only", hint="connect with a WebSocket client")
+            await send_problem(send, error, status=426, extra=[(b"upgrade", b"websocket"), (b"connection", b"upgrade")])
+            return
+        await send_problem(send, NotFound(f"nothing on {path[:200]!r}", hint="GET / lists what is served"))
+
+
+def _claim(table: dict[str, T], path: str, value: T) -> None:
+    if not path.startswith("/") or (path.endswith("/") and path != "/"):
+        raise ValueError(f"a mount path starts with / and does not end with it: {path!r}")
+    if path.count("/") > _DEEPEST_MOUNT:
+        raise ValueError(f"a mount path has at most {_DEEPEST_MOUNT} segments: {path!r}")
+    if path in table:
+        raise ValueError(f"the path {path!r} is taken")
+    table[path] = value
+
+
+def _longest(table: dict[str, T], path: str) -> T | None:
+    """The value of the longest prefix of whole segments that is in ``table``."""
+    found, end = None, 0
+    # No mount is deeper than this; a hostile path has as many segments as it likes.
+    for _ in range(_DEEPEST_MOUNT if table else 0):
+        end = path.find("/", end + 1)
+        if end < 0:
+            break
+        found = table.get(path[:end], found)
+    return found

@@ -1,0 +1,195 @@
+"""A hub with its listeners: which wires ship, what they stand on, and how a process serves them."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import os
+import signal
+import sys
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import msgspec
+
+from polywire.core.clock import Clock
+from polywire.core.engine import Engine
+from polywire.core.errors import Invalid
+from polywire.server.listener import HttpListener
+from polywire.server.settings import HttpSettings
+from polywire.wires import rest, sse
+from polywire.wires.websocket.server import RawWebSockets
+
+if TYPE_CHECKING:
+    from polywire.hub import Hub
+
+__all__ = ["ServeSettings", "Server", "run"]
+
+LISTENERS = ("http",)
+"""Everything that listens, by the name it has in settings, flags and the ready line. REST, SSE and WebSocket mount on ``http``."""
+
+
+class ServeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``only``: listen for these alone; ``without``: not for these. ``open``: be reachable from elsewhere without API keys."""
+
+    http: HttpSettings = HttpSettings()
+    rest: rest.RestSettings = rest.RestSettings()
+    sse: sse.SseSettings = sse.SseSettings()
+    only: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+    open: bool = False
+
+    def listens(self, name: str) -> bool:
+        return name not in self.without and (not self.only or name in self.only)
+
+
+class Server:
+    """Life: construct → `start` (hub, then listeners) → serve → `stop` (drain, then close)."""
+
+    def __init__(self, hub: Hub, settings: ServeSettings | None = None) -> None:
+        self.hub = hub
+        self.settings = settings or ServeSettings()
+        self.http: HttpListener | None = None
+        unknown = [name for name in (*self.settings.only, *self.settings.without) if name not in LISTENERS]
+        if unknown:
+            raise Invalid(f"no protocol listens under the name {unknown[0]!r}", hint=f"there are: {', '.join(LISTENERS)}")
+
+    @property
+    def urls(self) -> dict[str, str]:
+        """Where each listener is reached, by name."""
+        return {"http": self.http.url} if self.http is not None else {}
+
+    @property
+    def access(self) -> Literal["open", "keys"]:
+        return "open" if self.hub.core.access.open else "keys"
+
+    def ready_line(self) -> bytes:
+        """The machine contract's one line of JSON."""
+        from polywire import __version__  # noqa: PLC0415 - the package imports this module's users
+
+        return msgspec.json.encode({
+            "ready": True,
+            "version": __version__,
+            "hub": self.hub.name,
+            "pid": os.getpid(),
+            "data": os.path.abspath(self.hub.settings.data),  # noqa: PTH100 - no resolving of links
+            "access": self.access,
+            "wires": self.urls,
+        })  # fmt: skip
+
+    async def start(self, *, engine: Engine | None = None, clock: Clock | None = None) -> None:
+        """Raises what `Hub.start` raises; `PortTaken`; `Invalid` for a reachable hub without keys."""
+        await self.hub.start(engine=engine, clock=clock)
+        try:
+            if self.settings.listens("http"):
+                self.http = self._http(self.settings)
+                await self.http.start()
+        except BaseException:
+            await self.stop()
+            raise
+
+    def _http(self, settings: ServeSettings) -> HttpListener:
+        from polywire import __version__  # noqa: PLC0415 - see ready_line
+
+        core = self.hub.core
+        self._require_loopback(settings.http.host)
+        listener = HttpListener(settings.http.replace(origins=(*settings.http.origins, *self.hub.origins)), core.access)
+        events = sse.SseApp(core, settings=settings.sse, connections=listener.connections)
+        app = rest.RestApp(core, settings=settings.rest, events=events, name=self.hub.name, version=__version__)
+        for path in rest.PREFIXES:
+            listener.router.mount(path, app)
+        for path in rest.EXACT:
+            listener.router.mount_exact(path, app)
+        sockets = RawWebSockets(core, settings=settings.http.websocket, connections=listener.connections)
+        sockets.mount(listener.router)
+        return listener
+
+    def _require_loopback(self, host: str) -> None:
+        if self.settings.open or self.access == "keys" or _is_loopback(host):
+            return
+        raise Invalid(
+            f"the hub has no API keys and would listen on {host}",
+            hint="make a key (polywire api-keys create NAME --allow '*:#' --data DIR), or say --open",
+        )
+
+    async def stop(self) -> None:
+        """Refuse new work, end streams, finish what is under way (at most `Limits.drain`), close."""
+        http, self.http = self.http, None
+        stopping = [self.hub.stop()]
+        if http is not None:
+            stopping.append(http.drain(self.hub.limits.drain / 1000))
+        try:
+            await asyncio.gather(*stopping)
+        finally:
+            if http is not None:
+                await http.close()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+
+def run(
+    hub: Hub, settings: ServeSettings | None = None, *, started: Callable[[Server], None] | None = None, **http: Any
+) -> None:
+    """Serve until SIGINT or SIGTERM; ``started`` is called once everything listens. A second signal ends the process at once.
+
+    ``http`` are fields of `HttpSettings`: ``hub.run(port=8080)``.
+    """
+    settings = settings or ServeSettings()
+    if http:
+        settings = msgspec.structs.replace(settings, http=settings.http.replace(**http))
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(_serve(hub, settings, started or _announce))
+
+
+async def _serve(hub: Hub, settings: ServeSettings, started: Callable[[Server], None]) -> None:
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    server = Server(hub, settings)
+
+    def signalled() -> None:
+        if stop.is_set():
+            os._exit(1)
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, signalled)
+    starting = asyncio.ensure_future(server.start())
+    waiting = asyncio.ensure_future(stop.wait())
+    await asyncio.wait([starting, waiting], return_when=asyncio.FIRST_COMPLETED)
+    try:
+        await starting
+        started(server)
+        await waiting
+    finally:
+        waiting.cancel()
+        if not starting.exception():
+            await server.stop()
+
+
+def _announce(server: Server) -> None:
+    for name, url in server.urls.items():
+        print(f"{server.hub.name}: {name} on {url}", file=sys.stderr, flush=True)
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    if sys.platform == "win32":
+        return None
+    import uvloop  # noqa: PLC0415 - not there on Windows
+
+    return uvloop.new_event_loop
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+

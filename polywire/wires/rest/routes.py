@@ -1,0 +1,59 @@
+"""Every route of the REST wire. A new one is a line here and a handler."""
+
+from __future__ import annotations
+
+from polywire.wires.rest import administration as hub
+from polywire.wires.rest import subscriptions, topics
+from polywire.wires.rest.routing import Route
+
+__all__ = ["EXACT", "PREFIXES", "ROUTES"]
+
+EXACT = ("/", "/health", "/ready", "/metrics")
+PREFIXES = ("/topics", "/subscriptions", "/api-keys", "/backup")
+"""What a router gives to this wire: these paths, and these with all that is below them."""
+
+_TOPIC = "/topics/{topic}"
+_SUBSCRIPTION = "/subscriptions/{name}"
+
+ROUTES = (
+    Route("GET", "/", hub.index),
+    Route("GET", "/health", hub.health),
+    Route("GET", "/ready", hub.ready),
+    Route("GET", "/metrics", hub.metrics_text),
+    Route("GET", "/topics", topics.list_all),
+    Route("POST", _TOPIC, topics.publish, ("key",)),
+    Route("GET", _TOPIC, topics.read, ("from", "limit", "wait", "key")),
+    Route("PUT", _TOPIC, topics.create),
+    Route("DELETE", _TOPIC, topics.delete),
+    Route("GET", f"{_TOPIC}/info", topics.info),
+    Route("GET", f"{_TOPIC}/messages/{{position}}", topics.message, ("raw",)),
+    Route("GET", f"{_TOPIC}/latest", topics.latest_all, ("limit", "after")),
+    Route("GET", f"{_TOPIC}/latest/{{key}}", topics.latest, ("raw",)),
+    Route("GET", f"{_TOPIC}/events", topics.events, None),
+    Route("GET", f"{_TOPIC}/delayed", topics.delayed, ("limit",)),
+    Route("DELETE", f"{_TOPIC}/delayed/{{id}}", topics.cancel_delayed),
+    Route("GET", "/subscriptions", subscriptions.list_all),
+    Route("GET", _SUBSCRIPTION, subscriptions.info),
+    Route("PUT", _SUBSCRIPTION, subscriptions.create),
+    Route("DELETE", _SUBSCRIPTION, subscriptions.delete),
+    Route("POST", f"{_SUBSCRIPTION}/pull", subscriptions.pull),
+    Route("POST", f"{_SUBSCRIPTION}/ack", subscriptions.ack),
+    Route("POST", f"{_SUBSCRIPTION}/nack", subscriptions.nack),
+    Route("POST", f"{_SUBSCRIPTION}/reject", subscriptions.reject),
+    Route("POST", f"{_SUBSCRIPTION}/extend", subscriptions.extend),
+    Route("GET", f"{_SUBSCRIPTION}/messages", subscriptions.messages, ("limit", "after")),
+    Route("DELETE", f"{_SUBSCRIPTION}/messages/{{seq}}", subscriptions.remove),
+    Route("POST", f"{_SUBSCRIPTION}/messages/{{seq}}/move", subscriptions.move),
+    Route("POST", f"{_SUBSCRIPTION}/pause", subscriptions.pause),
+    Route("POST", f"{_SUBSCRIPTION}/resume", subscriptions.resume),
+    Route("POST", f"{_SUBSCRIPTION}/purge", subscriptions.purge),
+    Route("POST", f"{_SUBSCRIPTION}/reset", subscriptions.reset),
+    Route("GET", f"{_SUBSCRIPTION}/dead-letters", subscriptions.dead_letters, ("limit", "after")),
+    Route("DELETE", f"{_SUBSCRIPTION}/dead-letters", subscriptions.purge_dead_letters),
+    Route("DELETE", f"{_SUBSCRIPTION}/dead-letters/{{seq}}", subscriptions.delete_dead_letter),
+    Route("POST", f"{_SUBSCRIPTION}/redrive", subscriptions.redrive),
+    Route("GET", "/api-keys", hub.keys),
+    Route("POST", "/api-keys", hub.create_key),
+    Route("DELETE", "/api-keys/{key}", hub.revoke_key),
+    Route("POST", "/backup", hub.backup),
+)

@@ -1,0 +1,287 @@
+"""Topics over REST: publish, read, latest, delayed, settings."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+from collections.abc import Awaitable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+from msgspec import UNSET
+
+from polywire.core.durations import format_duration
+from polywire.core.errors import FieldError, Invalid, NotFound
+from polywire.core.message import Flag, Message, Origin, Record
+from polywire.core.position import Cursor, Position
+from polywire.core.streams import parse_start
+from polywire.core.topics import TopicInfo, TopicSettings
+from polywire.server.envelope import format_time, message_view
+from polywire.wires.rest import schemas
+from polywire.wires.rest.binding import (
+    Publication,
+    Response,
+    content_type_of,
+    json_response,
+    ndjson_payloads,
+    publication,
+    raw_response,
+    receipt_view,
+    require_json,
+)
+from polywire.wires.rest.request import ClientLeft, Request
+
+if TYPE_CHECKING:
+    from polywire.wires.rest.app import RestApp
+
+__all__ = [
+    "cancel_delayed",
+    "create",
+    "delayed",
+    "delete",
+    "events",
+    "info",
+    "latest",
+    "latest_all",
+    "list_all",
+    "message",
+    "publish",
+    "read",
+    "while_client_waits",
+]
+
+T = TypeVar("T")
+
+# --- publish ---------------------------------------------------------------------------------------------------------
+
+
+async def publish(app: RestApp, request: Request) -> Response:
+    """The hot path: what most requests do not have is looked for once and not handled."""
+    core = app.core
+    kind = content_type_of(request.headers.get(b"content-type"))
+    said = publication(request.scope["headers"])
+    key = request.query.bytes("key")
+    if kind.lines:
+        return await _publish_lines(app, request, said, key)
+    payload = await request.body(core.limits.message_size, app.settings.body_timeout)
+    if kind.json:
+        require_json(payload)
+    origin = _origin(request)
+    due: int | None = None
+    if said is None:
+        record = Record(payload, key, content_type=kind.text, origin=origin)
+    else:
+        _settle_key(said, key)
+        now = core.clock.now()
+        record = said.records([payload], kind.text, now, origin)[0]
+        due = None if said.delay is None else now + said.delay
+    receipts = await core.publish(request.principal, request.text(0), [record], due=due)
+    app.counters.received += 1
+    return json_response(201 if due is None else 202, receipt_view(receipts[0], due))
+
+
+def _settle_key(said: Publication, key: bytes | None) -> None:
+    if key is None:
+        return
+    if said.key is not None and said.key != key:
+        wrong = "Polywire-Key and ?key= say different keys"
+        raise Invalid(wrong, fields=[FieldError("query.key", wrong), FieldError("header.polywire-key", wrong)])
+    said.key = key
+
+
+async def _publish_lines(app: RestApp, request: Request, said: Publication | None, key: bytes | None) -> Response:
+    limits = app.core.limits
+    said = said or Publication()
+    if said.id and not said.flags & Flag.DEDUP:
+        raise Invalid(
+            "header polywire-id: one id cannot be that of several messages", hint="Idempotency-Key covers a batch"
+        )
+    _settle_key(said, key)
+    body = await request.body(limits.batch_size, app.settings.body_timeout)
+    payloads = await _split(body, limits.batch_messages)
+    now = app.core.clock.now()
+    due = None if said.delay is None else now + said.delay
+    records = said.records(payloads, "application/json", now, _origin(request))
+    receipts = await app.core.publish(request.principal, request.text(0), records, due=due)
+    app.counters.received += len(receipts)
+    shown = {"count": len(receipts), "receipts": [receipt_view(receipt, due) for receipt in receipts]}
+    return json_response(201 if due is None else 202, shown)
+
+
+LONG_BATCH = 256 << 10
+"""Bytes above which a batch is checked in a thread, so that it does not hold up the others."""
+
+
+async def _split(body: bytes, most: int) -> list[bytes]:
+    return (
+        await asyncio.to_thread(ndjson_payloads, body, most) if len(body) > LONG_BATCH else ndjson_payloads(body, most)
+    )
+
+
+def _origin(request: Request) -> Origin:
+    client = request.scope.get("client")
+    return Origin(request.principal.name, "rest", client[0] if client else "")
+
+
+# --- read ------------------------------------------------------------------------------------------------------------
+
+
+async def read(app: RestApp, request: Request) -> Response:
+    query = request.query
+    start = parse_start(query.text("from") or "earliest")
+    limit = query.integer("limit", 100, least=1, most=app.settings.page)
+    wait = query.duration("wait", 0, most=app.settings.longest_wait)
+    reading = app.core.read(
+        request.principal,
+        request.text(0),
+        start,
+        limit=limit,
+        size=app.settings.page_size,
+        wait=wait,
+        key=query.text("key"),
+    )
+    page = await (while_client_waits(request, reading) if wait else reading)
+    app.counters.delivered += len(page.messages)
+    return json_response(
+        200, {"messages": [message_view(message) for message in page.messages], "next": str(page.next)}
+    )
+
+
+async def while_client_waits(request: Request, work: Awaitable[T]) -> T:
+    """The result of ``work``, which is cancelled when the client leaves first. Raises `ClientLeft` then."""
+    working = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(request.gone())
+    try:
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        raise ClientLeft
+    finally:
+        for task in (working, leaving):
+            if not task.done():
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
+
+
+async def message(app: RestApp, request: Request) -> Response:
+    found = await app.core.message(request.principal, request.text(0), Position.parse(request.text(1)))
+    return _one(app, request, found)
+
+
+async def latest(app: RestApp, request: Request) -> Response:
+    return _one(app, request, await app.core.latest(request.principal, request.text(0), request.raw(1)))
+
+
+def _one(app: RestApp, request: Request, found: Message) -> Response:
+    app.counters.delivered += 1
+    raw = request.query.flag("raw") or not _takes_json(request.headers.get(b"accept"))
+    return raw_response(found) if raw else json_response(200, message_view(found))
+
+
+def _takes_json(accept: bytes | None) -> bool:
+    return accept is None or any(kind in accept for kind in (b"json", b"*/*", b"application/*"))
+
+
+async def latest_all(app: RestApp, request: Request) -> Response:
+    """By key. ``next`` is handed back as ``after``; null when there is no more."""
+    query = request.query
+    limit = query.integer("limit", 100, least=1, most=app.settings.page)
+    after = query.text("after")
+    found = await app.core.latest_all(request.principal, request.text(0), after=after and _opened(after), limit=limit)
+    app.counters.delivered += len(found)
+    last = found[-1].record.key if len(found) == limit else None
+    more = None if last is None else base64.urlsafe_b64encode(last).decode().rstrip("=")
+    return json_response(200, {"messages": [message_view(one) for one in found], "next": more})
+
+
+def _opened(after: str) -> bytes:
+    try:
+        return base64.b64decode(after + "=" * (-len(after) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        raise Invalid(
+            "query parameter 'after': not what `next` said", fields=[FieldError("query.after", "unknown")]
+        ) from None
+
+
+async def events(app: RestApp, request: Request) -> Response | None:
+    """Server-sent events are a wire of their own, which the hub put here."""
+    if app.events is None:
+        raise NotFound("this hub does not serve server-sent events")
+    if request.method == "HEAD":
+        app.core.topic_info(request.principal, request.text(0))
+        return Response(200, b"", [(b"content-type", b"text/event-stream")])
+    await app.events(request.scope, request.receive, request.send, request.principal, request.text(0))
+    return None
+
+
+# --- delayed ---------------------------------------------------------------------------------------------------------
+
+
+async def delayed(app: RestApp, request: Request) -> Response:
+    limit = request.query.integer("limit", 100, least=1, most=app.settings.page)
+    found = await app.core.delayed(request.principal, request.text(0), limit=limit)
+    return json_response(200, {"delayed": [_delayed_view(one.id, one.due, one.record) for one in found]})
+
+
+def _delayed_view(id: str, due: int, record: Record | None) -> dict[str, Any]:
+    key = record.key if record else None
+    shown: dict[str, Any] = {
+        "id": id,
+        "due": format_time(due),
+        "key": None if key is None else key.decode("utf-8", "replace"),
+    }
+    if record:
+        shown["content_type"] = record.content_type
+        shown["size"] = len(record.payload)
+    return shown
+
+
+async def cancel_delayed(app: RestApp, request: Request) -> Response:
+    await app.core.cancel_delayed(request.principal, request.text(0), request.text(1))
+    return app.empty
+
+
+# --- settings --------------------------------------------------------------------------------------------------------
+
+
+async def list_all(app: RestApp, request: Request) -> Response:
+    return json_response(200, {"topics": [topic_view(info) for info in app.core.topics(request.principal)]})
+
+
+async def info(app: RestApp, request: Request) -> Response:
+    return json_response(200, topic_view(app.core.topic_info(request.principal, request.text(0))))
+
+
+async def create(app: RestApp, request: Request) -> Response:
+    """201 for a new topic, 200 for one that stands like that already."""
+    name = request.text(0)
+    asked = schemas.decode(await request.body(app.settings.control_size, app.settings.body_timeout), schemas.TopicBody)
+    given = {field: value for field, value in msgspec.structs.asdict(asked).items() if value is not UNSET}
+    if given.get("retention") is not None:
+        given["retention"] = schemas.duration(given["retention"], "$.retention")
+    existed = any(info.name == name for info in app.core.topics(app.core.access.system))
+    made = await app.core.create_topic(request.principal, TopicSettings(name, **given))
+    return json_response(200 if existed else 201, topic_view(made))
+
+
+async def delete(app: RestApp, request: Request) -> Response:
+    await app.core.delete_topic(request.principal, request.text(0))
+    return app.empty
+
+
+def topic_view(info: TopicInfo) -> dict[str, Any]:
+    """Durations as text, as `create` takes them; ``oldest`` and ``newest`` are cursors to read from."""
+    shown = msgspec.structs.asdict(info)
+    settings = msgspec.structs.asdict(info.settings)
+    del settings["name"]
+    if settings["retention"] is not None:
+        settings["retention"] = format_duration(settings["retention"])
+    shown["settings"] = settings
+    shown["cursors"] = {
+        "oldest": str(Cursor(info.epoch, info.oldest - 1)),
+        "newest": str(Cursor(info.epoch, info.next - 1)),
+    }
+    return shown
