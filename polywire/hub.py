@@ -3,54 +3,63 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from contextvars import copy_context
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Annotated, Any, Self, TypeVar, get_args
 
 import msgspec
+from msgspec import Meta
 
 from polywire.contract.codec import Codec
 from polywire.core.access import Principal
 from polywire.core.clock import Clock
 from polywire.core.core import Core
 from polywire.core.engine import Engine
-from polywire.core.errors import Unavailable
+from polywire.core.errors import NotFound, Unavailable
 from polywire.core.limits import Limits
 from polywire.core.subscription import Delivery
+from polywire.core.units import text, texts
 from polywire.engines.sqlite import SqliteEngine
-from polywire.handlers.injection import Parameters, location
+from polywire.handlers.injection import Kind, Parameters
 from polywire.handlers.runner import Handler, Middleware, Runner
 from polywire.message import Message
 from polywire.router import Declarations, HandlerDeclaration, Router
-from polywire.topic import start_of
+from polywire.topic import Topic
 
 __all__ = ["Hub", "HubSettings"]
 
 T = TypeVar("T")
 M = TypeVar("M", bound=Middleware)
 Lifespan = Callable[["Hub"], AbstractAsyncContextManager[Any]]
+_logger = logging.getLogger("polywire.hub")
 _ANYTHING: Codec[Any] = Codec(Any)
 
 
 class HubSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What belongs to the hub itself. ``strict`` None: strict if the application declares topics."""
 
-    data: str = "polywire-data"
-    strict: bool | None = None
-    anonymous_allow: tuple[str, ...] = ()
-    threads: int = 16
+    data: Annotated[str, text("folder of the log")] = "polywire-data"
+    strict: Annotated[bool | None, text("only declared topics exist; not given: if the application declares any")] = (
+        None
+    )
+    anonymous_allow: Annotated[
+        tuple[str, ...], texts("what callers without an API key may do once keys exist, as publish:chat.#")
+    ] = ()
+    threads: Annotated[int, Meta(ge=1, description="threads for handlers that are plain functions")] = 16
 
 
 class Hub(Declarations):
     """Topics and handlers, and the log they live in.
 
-    Declare first; then ``hub.run()``, ``polywire run app.py``, or ``async with hub:`` for the hub without listeners. Two hubs in one process do not
-    meet, as long as their data folders differ.
+    Declare first; then ``hub.run()``, ``polywire run app.py``, or ``async with hub:`` for the hub without listeners. Two
+    hubs in one process do not meet, as long as their data folders differ.
     """
 
     def __init__(
@@ -67,7 +76,9 @@ class Hub(Declarations):
         super().__init__()
         self.name = name
         self.settings = HubSettings(
-            data=str(data) if data is not None else HubSettings().data, strict=strict, anonymous_allow=tuple(anonymous_allow)
+            data=str(data) if data is not None else HubSettings().data,
+            strict=strict,
+            anonymous_allow=tuple(anonymous_allow),
         )
         self.origins = tuple(origins)
         self.limits = limits or Limits()
@@ -79,17 +90,17 @@ class Hub(Declarations):
         self._threads: ThreadPoolExecutor | None = None
         self._runners: list[Runner] = []
         self._stack: AsyncExitStack | None = None
+        self._stopping = False
 
     # Declaring
 
     def include(self, router: Router) -> None:
         """Take in a router's declarations. Raises `ValueError` for a name that is declared twice."""
         router.attach(self)
-        for kind, mine, theirs in (("topic", self._topics, router._topics), ("subscription", self._handlers, router._handlers)):
-            twice = sorted(set(mine) & set(theirs))
-            if twice:
-                raise ValueError(f"{kind} {twice[0]!r} is declared twice: in the hub and in the router {router._prefix!r}")
-            mine.update(theirs)  # type: ignore[attr-defined]
+
+    def may_declare(self) -> None:
+        if self._core is not None:
+            raise RuntimeError(f"hub {self.name!r} has started: declare topics and handlers before")
 
     def middleware(self, function: M) -> M:
         """``async def m(delivery, call_next): ...`` around every delivery, the first declared outermost."""
@@ -102,15 +113,24 @@ class Hub(Declarations):
     def core(self) -> Core:
         """Raises `Unavailable` before the start."""
         if self._core is None:
-            raise Unavailable(f"hub {self.name!r} has not started", hint="use hub.run(), polywire run, or async with hub")
+            raise Unavailable(
+                f"hub {self.name!r} has not started", hint="use hub.run(), polywire run, or async with hub"
+            )
         return self._core
 
     def configure(self, **changes: Any) -> None:
-        """Replace settings before the start, as command line and environment do. Raises `TypeError` for unknown names."""
+        """Replace settings before the start, as command line and environment do. Raises `TypeError` for unknown names.
+
+        None leaves a setting as it is.
+        """
         self.settings = msgspec.structs.replace(self.settings, **{k: v for k, v in changes.items() if v is not None})
 
     async def start(self, *, engine: Engine | None = None, clock: Clock | None = None) -> None:
-        """Open the log, recover, and run the handlers; no listener. Raises `Unavailable`, `Conflict`, `Internal`, `TypeError`."""
+        """Open the log, recover, and run the handlers; no listener.
+
+        Raises `Unavailable` (locked, read-only, no space), `Conflict`, `Internal` (a damaged log), and `TypeError` for a
+        handler that cannot be called, naming file, line and parameter.
+        """
         if self._core is not None:
             raise RuntimeError(f"hub {self.name!r} has started already")
         strict = self.settings.strict if self.settings.strict is not None else bool(self._topics)
@@ -138,18 +158,38 @@ class Hub(Declarations):
 
     async def _start_handlers(self, core: Core, handlers: Sequence[Handler]) -> None:
         for declaration in self._handlers.values():
-            core.subscriptions.declare(declaration.settings, start_of(declaration.start))
+            core.subscriptions.declare(declaration.settings, declaration.start)
+        self._name_abandoned(core)
         await core.log.committed()
         for handler in handlers:
             runner = Runner(handler, core, self._middleware, self._in_thread)
             self._runners.append(runner)
             runner.start()
 
+    def _name_abandoned(self, core: Core) -> None:
+        """A handler that left the application leaves its subscription, which goes on holding messages."""
+        for subscription in core.subscriptions:
+            mine = subscription.owner == core.access.system.name and subscription.settings.kind == "queue"
+            if mine and subscription.name not in self._handlers:
+                _logger.warning(
+                    "subscription %s has no handler any more and holds %d messages; delete it if it is not needed",
+                    subscription.name,
+                    subscription.pending.count,
+                )
+
     async def stop(self) -> None:
         """Let running handlers end (for at most `Limits.drain`), then drain and close the log."""
-        core, self._core = self._core, None
-        if core is None:
+        if self._core is None or self._stopping:
             return
+        self._stopping = True
+        try:
+            await self._stop(self._core)
+        finally:
+            self._core = self._loop = self._loop_thread = None
+            self._stopping = False
+
+    async def _stop(self, core: Core) -> None:
+        # Until the core itself drains, handlers and the lifespan may publish what they still have.
         stopping = [asyncio.ensure_future(runner.stop()) for runner in self._runners]
         if stopping:
             _, late = await asyncio.wait(stopping, timeout=self.limits.drain / 1000)
@@ -177,23 +217,21 @@ class Hub(Declarations):
 
     def run(self, **settings: Any) -> None:
         """Serve until SIGINT or SIGTERM, with every protocol listening. ``settings`` are those of ``polywire run``."""
-        from polywire.serving import run  # noqa: PLC0415 - the wires are only loaded by those who serve
+        from polywire.serving import run  # the wires are only loaded by those who serve
 
         run(self, **settings)
 
     # Handlers
 
     def _handler(self, declaration: HandlerDeclaration) -> Handler:
-        providers: dict[Any, Callable[[Delivery], Any]] = {
-            Delivery: lambda delivery: delivery,
-            Message: lambda delivery: Message(delivery.message, self._codec_of(delivery)),
-            Principal: lambda delivery: delivery.consumer.principal,
-            Hub: lambda delivery: self,
+        kinds: dict[Any, Kind] = {
+            Delivery: Kind(lambda _: lambda delivery: delivery, single=True),
+            Message: Kind(self._messages, single=True),
+            Principal: Kind(lambda _: lambda delivery: delivery.consumer.principal),
+            Hub: Kind(lambda _: lambda _: self),
         }
         batch = declaration.batch is not None
-        parameters = Parameters(declaration.function, providers, payload=True, batch=batch)
-        if declaration.manual and batch:
-            raise TypeError(f"{location(declaration.function)}: batch= and ack='manual' do not go together")
+        parameters = Parameters(declaration.function, kinds, payload=True, batch=batch)
         return Handler(
             declaration.function,
             parameters,
@@ -204,15 +242,24 @@ class Hub(Declarations):
             declaration.concurrency,
         )
 
-    def _codec_of(self, delivery: Delivery) -> Any:
-        topic = self._topics.get(delivery.message.topic)
-        return topic.contract.codec if topic is not None else _ANYTHING
+    def _messages(self, hint: Any) -> Callable[[Delivery], Message[Any]]:
+        """``Message[T]`` is of ``T``; ``Message`` of what its topic was declared to hold."""
+        if get_args(hint):
+            codec: Codec[Any] = Codec(get_args(hint)[0])
+            return lambda delivery: Message(delivery.message, codec)
+
+        def message(delivery: Delivery) -> Message[Any]:
+            topic = self._topics.get(delivery.message.topic)
+            return Message(delivery.message, topic.contract.codec if topic is not None else _ANYTHING)
+
+        return message
 
     async def _in_thread(self, function: Callable[..., T], **arguments: Any) -> T:
-        assert self._threads is not None
-        return await asyncio.get_running_loop().run_in_executor(self._threads, partial(function, **arguments))
+        call = partial(copy_context().run, partial(function, **arguments))
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
 
     def run_from_thread(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the hub's loop, from another thread, and wait for it. Raises `RuntimeError` on its own."""
         if self._loop is None or threading.get_ident() == self._loop_thread:
             coroutine.close()
             raise RuntimeError("send() blocks: await publish() on the hub's own thread, and start the hub first")

@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, overload
 
 import msgspec
 
 from polywire.contract.topics import TopicContract
 from polywire.core.durations import parse_duration
 from polywire.core.errors import Invalid
+from polywire.core.position import Cursor
 from polywire.core.routing import Source
+from polywire.core.streams import Start
 from polywire.core.subscription import SubscriptionSettings
 from polywire.core.topics import TopicSettings
 from polywire.handlers.injection import location
 from polywire.handlers.outcomes import Retry
-from polywire.topic import Topic
+from polywire.topic import Topic, start_of
 
 if TYPE_CHECKING:
     from polywire.core.core import Core
     from polywire.hub import Hub
 
-__all__ = ["Declarations", "HandlerDeclaration", "Router"]
+__all__ = ["Declarations", "Declaring", "HandlerDeclaration", "Router"]
 
 T = TypeVar("T")
 P = ParamSpec("P")
 R = TypeVar("R")
+Result_contra = TypeVar("Result_contra", contravariant=True)
 
 Duration = str | float
 
@@ -33,11 +37,29 @@ Duration = str | float
 class HandlerDeclaration(msgspec.Struct):
     function: Callable[..., Any]
     settings: SubscriptionSettings
-    start: str
+    start: Start
     publish: Topic[Any] | None
     manual: bool
     batch: int | None
     concurrency: int
+
+
+class Declaring(Generic[Result_contra]):
+    """The decorator that `subscribe` returns: takes functions whose result is a ``Result``, and leaves them as they are."""
+
+    def __init__(self, declare: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+        self._declare = declare
+
+    @overload
+    def __call__(
+        self: Declaring[R], function: Callable[P, Coroutine[Any, Any, R]]
+    ) -> Callable[P, Coroutine[Any, Any, R]]: ...
+
+    @overload
+    def __call__(self: Declaring[R], function: Callable[P, R]) -> Callable[P, R]: ...
+
+    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        return self._declare(function)
 
 
 class Declarations:
@@ -47,6 +69,26 @@ class Declarations:
         self._prefix = prefix
         self._topics: dict[str, Topic[Any]] = {}
         self._handlers: dict[str, HandlerDeclaration] = {}
+
+    @property
+    def topics(self) -> tuple[Topic[Any], ...]:
+        """The declared topics, in the order of their declaration."""
+        return tuple(self._topics.values())
+
+    def may_declare(self) -> None:
+        """Raises `RuntimeError` when it is too late to declare anything."""
+        raise NotImplementedError
+
+    def take_in(self, topics: Mapping[str, Topic[Any]], handlers: Mapping[str, HandlerDeclaration], whose: str) -> None:
+        """Take over what was declared elsewhere. Raises `ValueError` for a name that is declared here too."""
+        self.may_declare()
+        kinds = (("topic", self._topics.keys(), topics), ("subscription", self._handlers.keys(), handlers))
+        for kind, mine, theirs in kinds:
+            twice = sorted(mine & theirs.keys())
+            if twice:
+                raise ValueError(f"{kind} {twice[0]!r} is declared twice: in the hub and in {whose}")
+        self._topics.update(topics)
+        self._handlers.update(handlers)
 
     @property
     def core(self) -> Core:
@@ -102,9 +144,11 @@ class Declarations:
     ) -> Topic[Any]:
         """Declare a topic: messages of ``type`` (anything, if not given), kept for ``retention`` (``"7d"``, or seconds).
 
-        ``key`` is the field of the payload that is the message's key; ``latest`` keeps the last message of each key for good; sizes
-        are bytes. Raises `TypeError` for a type that cannot be one, `ValueError` for a name declared twice.
+        ``key`` is the field of the payload that is the message's key; ``latest`` keeps the last message of each key for
+        good; sizes are bytes. Raises `TypeError` for a type that cannot be one, `ValueError` for a name declared twice,
+        `Invalid` for a value that no topic can have.
         """
+        self.may_declare()
         full = self._prefix + name
         if full in self._topics:
             raise ValueError(f"topic {full!r} is declared twice")
@@ -122,6 +166,40 @@ class Declarations:
         self._topics[full] = topic
         return topic
 
+    @overload
+    def subscribe(
+        self,
+        *sources: Topic[Any] | str,
+        publish: Topic[T],
+        name: str | None = None,
+        key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        retry: Retry | None = None,
+        start: str | datetime | Cursor = "now",
+        ordered: bool = False,
+        ack: Literal["auto"] = "auto",
+        ack_timeout: Duration | None = None,
+        batch: int | None = None,
+        concurrency: int = 1,
+    ) -> Declaring[T | list[T] | None]: ...
+
+    @overload
+    def subscribe(
+        self,
+        *sources: Topic[Any] | str,
+        publish: None = None,
+        name: str | None = None,
+        key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        retry: Retry | None = None,
+        start: str | datetime | Cursor = "now",
+        ordered: bool = False,
+        ack: Literal["auto", "manual"] = "auto",
+        ack_timeout: Duration | None = None,
+        batch: int | None = None,
+        concurrency: int = 1,
+    ) -> Declaring[object]: ...
+
     def subscribe(
         self,
         *sources: Topic[Any] | str,
@@ -130,29 +208,39 @@ class Declarations:
         key: str | None = None,
         headers: Mapping[str, str] | None = None,
         retry: Retry | None = None,
-        start: str = "now",
+        start: str | datetime | Cursor = "now",
         ordered: bool = False,
         ack: Literal["auto", "manual"] = "auto",
         ack_timeout: Duration | None = None,
         batch: int | None = None,
         concurrency: int = 1,
-    ) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    ) -> Declaring[Any]:
         """Run the decorated function for every message of these topics (or patterns of names), at least once.
 
-        ``publish``: where its result goes, in one commit with the acknowledgement. ``key`` and ``headers`` filter. ``start`` is where a
-        new subscription begins: ``now``, ``earliest``, a time or a cursor. ``ordered``: one message per key at a time, also with
-        ``concurrency``. ``batch``: the payload is a list of up to so many. The function stays callable as it is.
+        ``publish``: where its result (or a list of them) goes, in one commit with the acknowledgement. ``key`` and
+        ``headers`` filter. ``start`` is where a new subscription begins: ``now``, ``earliest``, a time or a cursor.
+        ``ordered``: one message per key at a time, also with ``concurrency``. ``batch``: the payload is a list of up to
+        so many. The removal of a retained message is only seen by a handler whose payload may be None. The function
+        stays callable as it is. Raises `TypeError`, `ValueError`, `Invalid` for what cannot be declared.
         """
         if not sources:
             raise ValueError("subscribe to at least one topic")
+        if ack not in ("auto", "manual"):
+            raise ValueError(f"ack is 'auto' or 'manual', not {ack!r}")
+        begin = start_of(start)
 
-        def declare(function: Callable[P, R]) -> Callable[P, R]:
+        def declare(function: Callable[..., Any]) -> Callable[..., Any]:
+            self.may_declare()
             policy = retry or Retry()
-            full = self._prefix + (name or getattr(function, "__name__", "handler"))
+            full = f"{self._prefix}{name or getattr(function, '__name__', 'handler')}"
             if full in self._handlers:
-                raise ValueError(f"{location(function)}: a subscription named {full!r} is declared twice; give it a name=")
+                raise ValueError(
+                    f"{location(function)}: a subscription named {full!r} is declared twice; give it a name="
+                )
             if concurrency < 1 or (batch is not None and batch < 1):
                 raise ValueError(f"{location(function)}: concurrency and batch are at least 1")
+            if ack == "manual" and (batch is not None or publish is not None):
+                raise ValueError(f"{location(function)}: ack='manual' goes with neither batch= nor publish=")
             settings = SubscriptionSettings(
                 name=full,
                 sources=[self._source(source, key, headers) for source in sources],
@@ -161,14 +249,18 @@ class Declarations:
                 backoff=policy.backoff(),
                 ack_timeout=parse_duration(ack_timeout) if ack_timeout is not None else None,
             )
-            self._handlers[full] = HandlerDeclaration(function, settings, start, publish, ack == "manual", batch, concurrency)
+            self._handlers[full] = HandlerDeclaration(
+                function, settings, begin, publish, ack == "manual", batch, concurrency
+            )
             return function
 
-        return declare
+        return Declaring(declare)
 
     def _source(self, source: Topic[Any] | str, key: str | None, headers: Mapping[str, str] | None) -> Source:
         if not isinstance(source, (Topic, str)):
-            raise TypeError(f"subscribe takes topics and names of topics, not {source!r} (is there a pair of parentheses missing?)")
+            raise TypeError(
+                f"subscribe takes topics and names of topics, not {source!r} (is there a pair of parentheses missing?)"
+            )
         topic = source.name if isinstance(source, Topic) else source
         return Source(topic, key, dict(headers or {}))
 
@@ -181,9 +273,15 @@ class Router(Declarations):
         self._hub: Hub | None = None
 
     def attach(self, hub: Hub) -> None:
+        """Give everything declared here to the hub. Raises `ValueError`."""
         if self._hub is not None:
             raise ValueError("this router is included already")
+        hub.take_in(self._topics, self._handlers, f"the router {self._prefix!r}")
         self._hub = hub
+
+    def may_declare(self) -> None:
+        if self._hub is not None:
+            raise RuntimeError("declare topics and handlers before hub.include(router)")
 
     @property
     def core(self) -> Core:
@@ -196,4 +294,3 @@ class Router(Declarations):
         if self._hub is None:
             raise Invalid("this topic's router is not part of a hub", hint="call hub.include(router)")
         return self._hub
-

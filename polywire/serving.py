@@ -136,20 +136,27 @@ class Server:
 
 
 def run(
-    hub: Hub, settings: ServeSettings | None = None, *, started: Callable[[Server], None] | None = None, **http: Any
+    hub: Hub,
+    settings: ServeSettings | None = None,
+    *,
+    engine: Engine | None = None,
+    started: Callable[[Server], None] | None = None,
+    **http: Any,
 ) -> None:
     """Serve until SIGINT or SIGTERM; ``started`` is called once everything listens. A second signal ends the process at once.
 
-    ``http`` are fields of `HttpSettings`: ``hub.run(port=8080)``.
+    ``engine`` None: the embedded one, in the hub's data folder. ``http`` are fields of `HttpSettings`: ``hub.run(port=8080)``.
     """
     settings = settings or ServeSettings()
     if http:
         settings = msgspec.structs.replace(settings, http=settings.http.replace(**http))
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_serve(hub, settings, started or _announce))
+        runner.run(_serve(hub, settings, engine, started or _announce))
 
 
-async def _serve(hub: Hub, settings: ServeSettings, started: Callable[[Server], None]) -> None:
+async def _serve(
+    hub: Hub, settings: ServeSettings, engine: Engine | None, started: Callable[[Server], None]
+) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     server = Server(hub, settings)
@@ -161,7 +168,7 @@ async def _serve(hub: Hub, settings: ServeSettings, started: Callable[[Server], 
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, signalled)
-    starting = asyncio.ensure_future(server.start())
+    starting = asyncio.ensure_future(server.start(engine=engine))
     waiting = asyncio.ensure_future(stop.wait())
     await asyncio.wait([starting, waiting], return_when=asyncio.FIRST_COMPLETED)
     try:

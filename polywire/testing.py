@@ -1,8 +1,8 @@
 """Testing an application: the hub on real sockets, in milliseconds, with a clock that the test moves.
 
-    async with polywire.testing.serve(hub) as t:
-        requests.post(f"{t.http_url}/topics/readings", json={...})
-        await t.settled()
+async with polywire.testing.serve(hub) as t:
+    requests.post(f"{t.http_url}/topics/readings", json={...})
+    await t.settled()
 """
 
 from __future__ import annotations

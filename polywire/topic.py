@@ -54,9 +54,9 @@ class Topic(Generic[T]):
     ) -> Receipt:
         """Store one message; returns when it is durable.
 
-        ``id`` makes it idempotent: a second publish with the same id and content is answered with the first one's receipt.
-        ``delay`` (``"10m"``, or seconds) holds it back; the receipt has no position then. Raises `Invalid`, `Conflict`, `TooLarge`,
-        `LimitExceeded`, `Unavailable`.
+        ``id`` makes it idempotent: a second publish with the same id and content is answered with the first one's
+        receipt. ``delay`` (``"10m"``, or seconds) holds it back; the receipt has no position then. Raises `Invalid`,
+        `Conflict`, `TooLarge`, `LimitExceeded`, `Unavailable`.
         """
         record = self._record(value, key, headers, id, retain)
         core = self._owner.core
@@ -87,7 +87,10 @@ class Topic(Generic[T]):
     async def follow(
         self, start: str | datetime | Cursor = "latest", *, key: str | None = None
     ) -> AsyncIterator[Message[T]]:
-        """Messages from ``start`` on, and as they come. ``key`` is a pattern. Raises `StaleCursor` for a cursor of no use."""
+        """Messages from ``start`` on, and as they come, until the hub stops. ``key`` is a pattern.
+
+        Raises `StaleCursor` for a cursor of no use, `Invalid` for a start that is none.
+        """
         core = self._owner.core
         sink = _Inbox(self.name)
         follower = core.follow(core.access.system, self.name, start_of(start), sink, key=key)

@@ -1,12 +1,13 @@
 """What a topic was declared to hold, as JSON in and out.
 
-Any type msgspec knows: dataclasses, `msgspec.Struct`, attrs, `TypedDict` and plain types. ``bytes`` are taken as they are; ``Any`` is
-anything, untouched.
+Any type msgspec knows: dataclasses, `msgspec.Struct`, attrs, `TypedDict` and plain types. ``bytes`` are taken as they
+are; ``Any`` is anything, untouched.
 """
 
 from __future__ import annotations
 
-import re
+import typing
+from collections.abc import Sequence
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -17,9 +18,9 @@ __all__ = ["JSON", "OCTETS", "Codec", "field_error"]
 
 T = TypeVar("T")
 
+_LISTS = (list, Sequence)
 JSON = "application/json"
 OCTETS = "application/octet-stream"
-_AT = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>[^`]*)`)?$", re.DOTALL)
 
 
 class Codec(Generic[T]):
@@ -31,8 +32,14 @@ class Codec(Generic[T]):
         self.untyped = type is Any
         try:
             self._decoder: msgspec.json.Decoder[T] = msgspec.json.Decoder(Any if self.raw else type)
+            unknown = _foreign(type)
         except TypeError as error:
-            raise TypeError(f"{getattr(type, '__qualname__', type)} cannot be a message type: {error}") from None
+            raise TypeError(f"{_qualified(type)} cannot be a message type: {error}") from None
+        if unknown is not None:
+            raise TypeError(
+                f"{_qualified(type)} cannot be a message type: {_qualified(unknown)} is neither a dataclass, Struct, "
+                "attrs class, TypedDict, enum nor a plain type"
+            )
         self._encode = msgspec.json.Encoder().encode
 
     @property
@@ -56,19 +63,46 @@ class Codec(Generic[T]):
             return self._decoder.decode(payload)
         except msgspec.ValidationError as error:
             field = field_error(str(error))
-            raise Invalid(f"the message is not a valid {self.name}: {field.message} at {field.path}", fields=[field]) from None
+            raise Invalid(
+                f"the message is not a valid {self.name}: {field.message} at {field.path}", fields=[field]
+            ) from None
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise Invalid(f"the message is not JSON: {error}", fields=[FieldError("$", str(error))]) from None
         except RecursionError:
             raise Invalid("the message is nested too deeply", fields=[FieldError("$", "nested too deeply")]) from None
 
     @property
+    def takes_lists(self) -> bool:
+        """Whether a list is one value, and not several."""
+        return typing.get_origin(self.type) in _LISTS or self.type in _LISTS
+
+    @property
     def name(self) -> str:
         return str(getattr(self.type, "__name__", self.type))
 
 
+def _qualified(type: Any) -> str:
+    return str(getattr(type, "__qualname__", type))
+
+
+def _foreign(type: Any) -> Any | None:
+    """A class within the type that msgspec can neither read nor write by itself."""
+    seen: set[int] = set()
+    waiting: list[Any] = [msgspec.inspect.type_info(type)]
+    while waiting:
+        info = waiting.pop()
+        if isinstance(info, msgspec.inspect.CustomType):
+            return info.cls
+        if not isinstance(info, (msgspec.inspect.Type, msgspec.inspect.Field)) or id(info) in seen:
+            continue
+        seen.add(id(info))
+        for name in info.__struct_fields__:
+            part = getattr(info, name)
+            waiting.extend(part if isinstance(part, tuple) else (part,))
+    return None
+
+
 def field_error(text: str) -> FieldError:
-    """msgspec's ``Expected `float`, got `str` - at `$.celsius``` as path and message."""
-    match = _AT.match(text)
-    assert match is not None
-    return FieldError(match["path"] or "$", match["what"])
+    """The ``Expected `float`, got `str` - at `$.celsius``` of msgspec as path and message."""
+    what, at, path = text.partition(" - at `")
+    return FieldError(path.removesuffix("`") if at else "$", what)

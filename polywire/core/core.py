@@ -16,6 +16,7 @@ from typing import Any, Literal
 import msgspec
 
 from polywire.core.access import KEY_STATE, Access, Action, Principal
+from polywire.core.admission import check_record
 from polywire.core.address import is_reserved, key_text, legal_topic, require_topic
 from polywire.core.clock import Clock, SystemClock
 from polywire.core.counters import Counters
@@ -37,7 +38,7 @@ from polywire.core.upkeep import Upkeep
 
 __all__ = ["Core", "Phase"]
 
-Store = Callable[[Topic, Sequence[Record], Told], list[Receipt]]
+Store = Callable[[Topic, Sequence[Record], int, Told], list[Receipt]]
 Phase = Literal["new", "starting", "running", "draining", "stopped", "failed"]
 
 TOPIC_STATE = "topic"
@@ -198,7 +199,7 @@ class Core:
 
         If the commit fails, the deliveries are pending again and come again.
         """
-        prepared = [(self._prepare(principal, topic, records), records) for topic, records in results]
+        prepared = [(*self._prepare(principal, topic, records), records) for topic, records in results]
 
         def told(error: PolywireError | None) -> None:
             if error is not None:
@@ -209,10 +210,10 @@ class Core:
         if not settled:  # all went back to their subscription meanwhile: what came of them comes of another attempt
             return
         durable = 0
-        for topic, records in prepared:
+        for topic, size, records in prepared:
             durable += not topic.volatile
             undo = told if durable == 1 and not topic.volatile else None
-            self.log.append(topic, records, sum(r.size() for r in records), undo)
+            self.log.append(topic, records, size, undo)
 
     def append_internal(self, topic: str, records: Sequence[Record], told: Told | None) -> None:
         """The hub's own messages: dead letters, events, redriven ones."""
@@ -230,24 +231,25 @@ class Core:
     def _publish(
         self, principal: Principal, name: str, records: list[Record], due: int | None, told: Told
     ) -> list[Receipt]:
-        topic = self._prepare(principal, name, records)
-        store = self._append
+        topic, size = self._prepare(principal, name, records)
+        store: Store = self._append
         if due is not None and due > self.clock.now():
             store = partial(self._delay, due)
-        if any(record.flags & Flag.DEDUP for record in records):
-            return self._publish_once(topic, records, told, store)
-        return store(topic, records, told)
+        for record in records:
+            if record.flags & Flag.DEDUP:
+                return self._publish_once(topic, records, told, store)
+        return store(topic, records, size, told)
 
-    def _append(self, topic: Topic, records: Sequence[Record], told: Told) -> list[Receipt]:
+    def _append(self, topic: Topic, records: Sequence[Record], size: int, told: Told) -> list[Receipt]:
         now = self.clock.now()
-        _, offset = self.log.append(topic, records, sum(record.size() for record in records), told)
+        _, offset = self.log.append(topic, records, size, told)
         epoch = topic.epoch
         return [
             Receipt(record.id, topic.name, record.key, Position(epoch, 0, offset + index), now)
             for index, record in enumerate(records)
         ]
 
-    def _delay(self, due: int, topic: Topic, records: Sequence[Record], told: Told) -> list[Receipt]:
+    def _delay(self, due: int, topic: Topic, records: Sequence[Record], _size: int, told: Told) -> list[Receipt]:
         def stored(error: PolywireError | None) -> None:
             if error is None:
                 self._delays.committed(due)
@@ -283,7 +285,7 @@ class Core:
                 window.settle(owner, id, original, error)
             one_done(error)
 
-        receipts = iter(store(topic, fresh, fresh_done) if fresh else [])
+        receipts = iter(store(topic, fresh, sum(r.size() for r in fresh), fresh_done) if fresh else [])
         answers: list[Receipt] = []
         for record, original in zip(records, originals, strict=True):
             if original is None:
@@ -299,8 +301,8 @@ class Core:
             original.when_committed(one_done)
         return answers
 
-    def _prepare(self, principal: Principal, name: str, records: list[Record]) -> Topic:
-        """Everything that can refuse a publish, before anything is done."""
+    def _prepare(self, principal: Principal, name: str, records: list[Record]) -> tuple[Topic, int]:
+        """Everything that can refuse a publish, before anything is done. Returns the topic and the records' size."""
         if self.phase != "running":
             self._require_running()
         limits = self.limits
@@ -313,16 +315,30 @@ class Core:
                 address = name if record.key is None else f"{name}.{key_text(record.key)}"
                 self.access.require(principal, Action.PUBLISH, address)
         topic = self._names.get(name) or self.ensure_topic(name)
-        if is_reserved(name) and name not in _ON_USE_RESERVED:
+        if name in _ON_USE_RESERVED or not is_reserved(name):
+            size = self._admit(topic, records, self._origin(principal))
+        else:
             raise Invalid(f"nobody may publish to {name!r}: the name is reserved")
+        if size > limits.batch_size:
+            raise TooLarge(f"a batch has at most {limits.batch_size} bytes, not {size}")
+        self._count_retained(topic, records)
+        self.log.admit(topic, size)
+        return topic, size
+
+    def _admit(self, topic: Topic, records: list[Record], origin: Origin) -> int:
+        """Check and complete every record; returns their size."""
         size = 0
-        origin = self._origin(principal)
+        admit = topic.admit
         wrong: list[tuple[int, PolywireError]] = []
         for index, record in enumerate(records):
             try:
-                self._check(topic, record)
-                if topic.admit is not None:
-                    topic.admit(record)
+                check_record(record, self.limits)
+                if topic.settings.latest:
+                    record.flags |= Flag.RETAINED
+                if record.expires is not None:
+                    self.log.expiring = True
+                if admit is not None:
+                    admit(record)
             except (Invalid, TooLarge) as error:
                 if len(records) == 1:
                     raise
@@ -335,11 +351,7 @@ class Core:
             size += record.size()
         if wrong:
             raise _in_batch(wrong)
-        if size > limits.batch_size:
-            raise TooLarge(f"a batch has at most {limits.batch_size} bytes, not {size}")
-        self._count_retained(topic, records)
-        self.log.admit(topic, size)
-        return topic
+        return size
 
     def _origin(self, principal: Principal) -> Origin:
         origin = self._origins.get(principal.name)
@@ -349,22 +361,11 @@ class Core:
             origin = self._origins[principal.name] = Origin(principal.name)
         return origin
 
-    def _check(self, topic: Topic, record: Record) -> None:
-        limits = self.limits
-        if len(record.payload) > limits.message_size:
-            raise TooLarge(f"a message has at most {limits.message_size} bytes, not {len(record.payload)}")
-        if record.key is not None and len(record.key) > limits.key_size:
-            raise TooLarge(f"a key has at most {limits.key_size} bytes, not {len(record.key)}")
-        if len(record.id) > 1024:
-            raise TooLarge("a message id has at most 1024 characters")
-        if record.headers and record.headers_size() > limits.headers_size:
-            raise TooLarge(f"headers have at most {limits.headers_size} bytes, not {record.headers_size()}")
-        if topic.settings.latest:
-            record.flags |= Flag.RETAINED
-
     def _count_retained(self, topic: Topic, records: Sequence[Record]) -> None:
+        if not any([record.flags & Flag.RETAINED for record in records]):
+            return
         keys = {stored_key(record.key) for record in records if record.flags & Flag.RETAINED and record.payload}
-        if keys and len(topic.retained_keys) + len(keys - topic.retained_keys) > self.limits.retained_keys:
+        if len(topic.retained_keys) + len(keys - topic.retained_keys) > self.limits.retained_keys:
             raise LimitExceeded(f"topic {topic.name!r} keeps its limit of {self.limits.retained_keys} retained keys")
 
     # Reading
@@ -550,7 +551,7 @@ class Core:
         if internal:
             retention = self.limits.dead_letter_retention if name == "_dead" else None
             return self._make(TopicSettings(name, retention=retention))
-        if not legal_topic(name) or (is_reserved(name) and name not in _ON_USE_RESERVED):
+        if name not in _ON_USE_RESERVED and (not legal_topic(name) or is_reserved(name)):
             require_topic(name)
             raise Invalid(f"the topic name {name!r} is reserved")
         if self.strict:

@@ -52,7 +52,7 @@ class TopicStats(NamedTuple):
 
     oldest: int
     next: int
-    count: int
+    messages: int
     size: int
 
 
@@ -61,7 +61,7 @@ class RowSpan(NamedTuple):
 
     seq: int
     offset: int
-    count: int
+    messages: int
     size: int
     appended: int
 

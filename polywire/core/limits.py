@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
+from msgspec import Meta
+
+from polywire.core.units import count, milliseconds, size
 
 __all__ = ["Limits"]
 
@@ -11,32 +16,44 @@ SECOND, MINUTE, HOUR, DAY = 1_000, 60_000, 3_600_000, 86_400_000
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    message_size: int = MIB
-    headers_size: int = 64 * KIB
-    key_size: int = 1024
-    batch_messages: int = 10_000
-    batch_size: int = 16 * MIB
-    topics_on_use: int = 1_000
-    subscriptions: int = 100_000
-    retained_keys: int = 1_000_000
-    retention: int = DAY
-    retention_size: int = GIB
-    topic_size: int = 10 * GIB
-    memory_topic_size: int = 64 * MIB
-    hub_size: int = 10 * GIB
-    disk_fraction: float = 0.8
-    tail_size: int = 64 * MIB
-    uncommitted_size: int = 32 * MIB
-    credit: int = 256
-    delayed: int = 1_000_000
-    delay: int = 365 * DAY
-    dedup_window: int = 2 * MINUTE
-    dedup_ids: int = 100_000
-    lease: int = 30 * SECOND
-    subscription_expires: int = 30 * DAY
-    dead_letter_retention: int = 30 * DAY
-    checkpoint_interval: int = SECOND
-    maintenance_interval: int = 5 * SECOND
-    dispatch_batch: int = 256
-    out_buffer: int = MIB
-    drain: int = 10 * SECOND
+    message_size: Annotated[int, size("of a message's payload")] = MIB
+    headers_size: Annotated[int, size("of a message's headers, names and values")] = 64 * KIB
+    key_size: Annotated[int, size("of a message's key")] = 1024
+    batch_messages: Annotated[int, count("messages published at once")] = 10_000
+    batch_size: Annotated[int, size("of messages published at once")] = 16 * MIB
+    topics_on_use: Annotated[int, count("topics that nobody declared, made as clients name them")] = 1_000
+    subscriptions: Annotated[int, count("subscriptions of the hub")] = 100_000
+    retained_keys: Annotated[int, count("keys whose last message a topic retains")] = 1_000_000
+    retention: Annotated[
+        int, milliseconds("how long a topic's messages can be replayed, unless it declares another time")
+    ] = DAY
+    retention_size: Annotated[int, size("how much of a topic can be replayed, unless it declares another size")] = GIB
+    topic_size: Annotated[int, size("of a topic in all, with what queues still hold")] = 10 * GIB
+    memory_topic_size: Annotated[int, size("the same of a topic with durability memory")] = 64 * MIB
+    hub_size: Annotated[int, size("of the whole log; above it publishing is refused")] = 10 * GIB
+    disk_fraction: Annotated[
+        float, Meta(ge=0, le=1, description="of the disk's room that the log may take; above it publishing is refused")
+    ] = 0.8
+    tail_size: Annotated[int, size("messages of all topics kept in memory for live readers")] = 64 * MIB
+    uncommitted_size: Annotated[
+        int, size("what waits for the log before publishers are held; at four times as much they are refused")
+    ] = 32 * MIB
+    credit: Annotated[int, count("deliveries a consumer may have unsettled")] = 256
+    delayed: Annotated[int, count("messages that wait for their time")] = 1_000_000
+    delay: Annotated[int, milliseconds("the longest delay of a message")] = 365 * DAY
+    dedup_window: Annotated[int, milliseconds("how long an idempotency key is remembered")] = 2 * MINUTE
+    dedup_ids: Annotated[int, count("idempotency keys a topic remembers")] = 100_000
+    lease: Annotated[
+        int, milliseconds("how long a pulled delivery is the puller's, unless it asks for another time")
+    ] = 30 * SECOND
+    subscription_expires: Annotated[
+        int, milliseconds("a durable subscription nobody uses for this long is removed")
+    ] = 30 * DAY
+    dead_letter_retention: Annotated[int, milliseconds("how long dead letters are kept")] = 30 * DAY
+    checkpoint_interval: Annotated[int, milliseconds("how often the state of subscriptions is stored")] = SECOND
+    maintenance_interval: Annotated[int, milliseconds("how often retention, expiry and sizes are looked at")] = (
+        5 * SECOND
+    )
+    dispatch_batch: Annotated[int, count("deliveries handed to a consumer at once")] = 256
+    out_buffer: Annotated[int, size("what may wait to be sent on a connection")] = MIB
+    drain: Annotated[int, milliseconds("how long a stopping hub lets work finish")] = 10 * SECOND

@@ -107,7 +107,7 @@ class Log:
             raise Unavailable("publishes arrive faster than the disk takes them", retry_after=1)
         if topic.size + topic.uncommitted + size > topic.hard_limit:
             self.on_overflow(topic)
-            if topic.settings.overflow == "refuse":
+            if topic.settings.overflow == "refuse" and not topic.volatile:  # memory topics drop and count (§7)
                 raise LimitExceeded(
                     f"topic {topic.name!r} holds its limit of {topic.hard_limit} bytes",
                     hint="let its subscriptions catch up, purge them, or raise hard_limit",
@@ -119,11 +119,13 @@ class Log:
         seq, offset = self.next_seq, topic.next
         self.next_seq += len(records)
         topic.next += len(records)
-        self.expiring = self.expiring or any(record.expires is not None for record in records)
         batches = self._open_volatile if topic.volatile else self._open.appends
-        for first in range(0, len(records), _BATCH_RECORDS):
-            part = list(records[first : first + _BATCH_RECORDS])
-            self._join(batches, topic, seq + first, offset + first, part)
+        if len(records) <= _BATCH_RECORDS:
+            self._join(batches, topic, seq, offset, list(records), size)
+        else:
+            for first in range(0, len(records), _BATCH_RECORDS):
+                part = list(records[first : first + _BATCH_RECORDS])
+                self._join(batches, topic, seq + first, offset + first, part, sum(record.size() for record in part))
         if topic.volatile:
             self._take_volatile(topic, records, seq, offset, told)
         else:
@@ -131,9 +133,10 @@ class Log:
         self._schedule()
         return seq, offset
 
-    def _join(self, batches: list[Batch], topic: Topic, seq: int, offset: int, records: list[Record]) -> None:
+    def _join(
+        self, batches: list[Batch], topic: Topic, seq: int, offset: int, records: list[Record], size: int
+    ) -> None:
         """Let appends of one topic that follow each other share a batch: one row, one frame, one look-up for many."""
-        size = sum(record.size() for record in records)
         last = batches[-1] if batches else None
         if (
             last is not None
@@ -332,14 +335,12 @@ class Log:
     def _keep_truths(self, failed: Transaction) -> None:
         """What memory goes on from must be stored with the next commit: topics, epochs, subscriptions, and what was removed."""
         self.kept.state.extend(change for change in failed.state if change.kind in _TRUTHS)
-        self.kept.deleted_rows.extend(failed.deleted_rows)
         self.kept.dropped_topics.extend(failed.dropped_topics)
         self.kept.dropped_subscriptions.extend(failed.dropped_subscriptions)
 
     def _take_kept(self, transaction: Transaction) -> None:
         kept, self.kept = self.kept, Commit()
         transaction.state[:0] = kept.state  # of two changes the later counts
-        transaction.deleted_rows[:0] = kept.deleted_rows
         transaction.dropped_topics[:0] = kept.dropped_topics
         transaction.dropped_subscriptions[:0] = kept.dropped_subscriptions
 
@@ -441,6 +442,7 @@ class Log:
                 topic = self.by_id.get(batch.topic_id)
                 if topic is not None:
                     batch.topic = topic.name
+                    batch.epoch = topic.epoch
                     found.extend(batch.message(index) for index in range(len(batch)))
             found.sort(key=lambda message: message.seq)
         return found

@@ -64,7 +64,7 @@ def _load_topics(core: Core, engine: Engine, restored: int | None) -> None:
         topic.next = topic.head = 0 if topic.volatile else max(stored.next, held.next if held else 0)
         topic.oldest = 0 if topic.volatile else stored.oldest
         if held is not None:
-            topic.count, topic.size = held.count, held.size
+            topic.count, topic.size = held.messages, held.size
         if epoch != stored.epoch:
             core.log.change(core.topic_state(topic))
     if restored is not None:

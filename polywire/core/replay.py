@@ -122,10 +122,10 @@ async def _runs(core: Core, topic: Topic, binding: Binding, offset: int) -> Asyn
         rows = await core.log.engine.rows(topic.id, offset=offset, limit=1000)
         for row in rows:
             skipped = max(0, offset - row.offset)
-            yield row.seq + skipped, row.count - skipped
+            yield row.seq + skipped, row.messages - skipped
         if not rows:
             return
-        offset = rows[-1].offset + rows[-1].count
+        offset = rows[-1].offset + rows[-1].messages
 
 
 async def _batches(core: Core, topic: Topic, offset: int) -> AsyncIterator[Batch]:

@@ -230,7 +230,12 @@ class Follower:
             self._go_on()
 
     async def _begin_since(self, start: Since) -> None:
-        self.next = await resolve(self._log, self._topic, start)
+        try:
+            self.next = await resolve(self._log, self._topic, start)
+        except Exception as error:
+            self._task = None
+            self.end(error if isinstance(error, PolywireError) else Internal(f"reading failed: {error}"))
+            return
         self._task = None
         self._go_on()
 

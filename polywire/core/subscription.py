@@ -218,8 +218,9 @@ class Subscription:
         ready: list[Message] = []
         # While a read is under way, what it brings may belong before what is here.
         while len(ready) < limit and not self._fetching:
-            if (self._returned or not self._fetched) and not self._refill(limit - len(ready)) and not self._fetched:
-                break
+            if (self._returned or not self._fetched) and not self._refill(limit - len(ready)):
+                if self._fetching or not self._fetched:
+                    break
             message = self._fetched.popleft()
             if self._may_deliver(message):
                 ready.append(message)

@@ -117,7 +117,7 @@ class Upkeep:
         horizon = self._core.clock.now() - topic.retention
         past: list[RowSpan] = []
         for row in rows:
-            if not (topic.deleted or row.appended < horizon or excess > 0) or row.seq + row.count > self._log.routed:
+            if not (topic.deleted or row.appended < horizon or excess > 0) or row.seq + row.messages > self._log.routed:
                 break
             past.append(row)
             excess -= row.size
@@ -125,13 +125,13 @@ class Upkeep:
             self._let_go(topic, past)
         if topic.name == DEAD:
             self._bury(past)
-        self._remove(topic, past)
+        await self._remove(topic, past)
         # A whole round of held rows: look at later ones next time, and begin anew at the end.
-        topic.sweep = past[-1].offset + past[-1].count if len(past) == _ROWS else 0
+        topic.sweep = past[-1].offset + past[-1].messages if len(past) == _ROWS else 0
         if topic.deleted and len(rows) < _ROWS and topic.count == 0 and topic.uncommitted == 0:
             self._core.drop_topic(topic)
 
-    def _remove(self, topic: Topic, past: list[RowSpan]) -> None:
+    async def _remove(self, topic: Topic, past: list[RowSpan]) -> None:
         holders = [s for s in self._core.subscriptions if s.pending.count]
         # Most often all queues have moved on: one comparison then, instead of asking each about each row.
         floor = min((s.pending.next_from(0) or 0 for s in holders), default=None)
@@ -139,17 +139,18 @@ class Upkeep:
             row
             for row in past
             if floor is None
-            or row.seq + row.count <= floor
-            or not any(s.pending.holds(row.seq, row.count) for s in holders)
+            or row.seq + row.messages <= floor
+            or not any(s.pending.holds(row.seq, row.messages) for s in holders)
         ]
-        oldest = max(topic.oldest, past[-1].offset + past[-1].count) if past else topic.oldest
+        oldest = max(topic.oldest, past[-1].offset + past[-1].messages) if past else topic.oldest
         if not free and oldest == topic.oldest:
             return
         topic.oldest = oldest
-        topic.count -= sum(row.count for row in free)
-        topic.size -= sum(row.size for row in free)
         transaction = self._log.change(self._core.topic_state(topic))
         transaction.deleted_rows.extend(row.seq for row in free)
+        await self._log.committed()  # if that fails, the next round finds them again
+        topic.count -= sum(row.messages for row in free)
+        topic.size -= sum(row.size for row in free)
 
     def _let_go(self, topic: Topic, past: list[RowSpan]) -> None:
         """At its hard limit a topic declared so takes its oldest messages from the queues that hold them."""
@@ -160,14 +161,14 @@ class Upkeep:
             if over <= 0:
                 return
             over -= row.size
-            self._let_go_run(topic, row.seq, row.count)
+            self._let_go_run(topic, row.seq, row.messages)
 
     def _bury(self, past: Sequence[RowSpan]) -> None:
         """Dead letters wait for somebody as long as they can be replayed, not for ever."""
         for subscription in self._core.subscriptions:
             if subscription.settings.kind == "dead" and subscription.pending.count:
                 for row in past:
-                    subscription.forget(row.seq, row.count)
+                    subscription.forget(row.seq, row.messages)
 
     def _let_go_run(self, topic: Topic, seq: int, count: int) -> None:
         for subscription in self._core.subscriptions:

@@ -7,19 +7,24 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any, NamedTuple, get_args, get_origin
 
 import msgspec
 
 from polywire.contract.codec import Codec
+from polywire.core.subscription import Delivery
 
-__all__ = ["Depends", "Parameters", "location"]
+__all__ = ["Depends", "Kind", "Parameters", "location"]
+
+Run = Callable[..., Awaitable[Any]]
+_VARIADIC = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
 
 
 class Depends(msgspec.Struct, frozen=True):
-    """``Annotated[X, Depends(f)]``: the parameter is what ``f`` returns or yields; generators are closed after the handler.
+    """``Annotated[X, Depends(f)]``: the parameter is what ``f`` returns or yields; generators are closed after the
+    handler.
 
     ``f`` is called once per message, however many ask for it, and may itself ask for dependencies.
     """
@@ -27,41 +32,91 @@ class Depends(msgspec.Struct, frozen=True):
     function: Callable[..., Any]
 
 
-Provide = Callable[[Any], Any]
-"""From the handler's context (a delivery, or a list of them) to the value of one parameter."""
+class Kind(NamedTuple):
+    """How parameters of one annotation are provided: ``of(hint)`` gives the function from a delivery to the value.
+
+    ``single``: the value belongs to one delivery; a handler of batches takes a list of them.
+    """
+
+    of: Callable[[Any], Callable[[Delivery], Any]]
+    single: bool = False
+
+
+Provide = Callable[[Sequence[Delivery]], Any]
+"""From what is handled at once (without ``batch=`` one delivery) to the value of one parameter."""
 
 
 class Parameters:
-    """How to call a function: which parameters are injected (``kinds``: annotation → provider), and which is the payload."""
+    """How to call a function: which parameters are injected (``kinds``, by annotation), and which is the payload."""
 
-    def __init__(self, function: Callable[..., Any], kinds: dict[Any, Provide], *, payload: bool, batch: bool = False) -> None:
+    def __init__(
+        self, function: Callable[..., Any], kinds: Mapping[Any, Kind], *, payload: bool, batch: bool = False
+    ) -> None:
         self.function = function
         self.payload_name: str | None = None
-        self.payload_codec: Codec[Any] | None = None
+        self._payload_codec: Codec[Any] | None = None
+        self._codecs: list[Codec[Any]] = []  # what else must be able to read the payload
         self._injected: list[tuple[str, Provide]] = []
         self._dependencies: list[tuple[str, Depends, Parameters]] = []
+        self._kinds = kinds
+        self._takes_payload = payload
+        self._batch = batch
         hints = _hints(function)
         for name, parameter in inspect.signature(function).parameters.items():
-            self._claim(parameter, hints.get(name, Any), kinds, payload=payload, batch=batch)
-        if payload and self.payload_name is None and batch:
+            self._claim(parameter, hints.get(name, Any))
+        if batch and payload and self.payload_name is None and not self._injected:
             raise TypeError(f"{location(function)}: with batch= one parameter must take the list of payloads")
 
-    def _claim(self, parameter: inspect.Parameter, hint: Any, kinds: dict[Any, Provide], *, payload: bool, batch: bool) -> None:
+    def _claim(self, parameter: inspect.Parameter, hint: Any) -> None:
         name = parameter.name
         depends = _depends(hint)
-        base = get_origin(hint) or hint
+        plain = _plain(hint)
+        if parameter.kind is parameter.POSITIONAL_ONLY:
+            raise TypeError(f"{location(self.function)}: parameter {name!r} cannot be positional-only")
         if depends is not None:
-            self._dependencies.append((name, depends, Parameters(depends.function, kinds, payload=False)))
-        elif hint in kinds or base in kinds:
-            self._injected.append((name, kinds[hint] if hint in kinds else kinds[base]))
-        elif payload and self.payload_name is None and parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
+            inner = Parameters(depends.function, self._kinds, payload=False, batch=self._batch)
+            self._codecs += inner._codecs  # noqa: SLF001 - one of this class
+            self._dependencies.append((name, depends, inner))
+        elif (provide := self._provider(name, plain)) is not None:
+            self._injected.append((name, provide))
+        elif self._takes_payload and self.payload_name is None and parameter.kind not in _VARIADIC:
             self.payload_name = name
-            self.payload_codec = self._codec(name, _element(hint) if batch else hint)
-        elif parameter.default is parameter.empty:
+            self._payload_codec = self._codec(name, self._payload_type(name, plain))
+        elif parameter.default is parameter.empty and parameter.kind not in _VARIADIC:
             raise TypeError(
-                f"{location(self.function)}: parameter {name!r} of {self.function.__name__} is claimed by nothing; annotate it with "
-                "Delivery, Message, Principal, Hub or Annotated[X, Depends(f)]"
+                f"{location(self.function)}: parameter {name!r} of {self.function.__name__} is claimed by nothing; "
+                "annotate it with Delivery, Message, Principal, Hub or Annotated[X, Depends(f)]"
             )
+
+    def _provider(self, name: str, hint: Any) -> Provide | None:
+        if self._batch and get_origin(hint) is list and get_args(hint):
+            element = get_args(hint)[0]
+            kind = self._kinds.get(_base(element))
+            if kind is None or not kind.single:
+                return None
+            each = self._of(name, kind, element)
+            return lambda deliveries: [each(delivery) for delivery in deliveries]
+        kind = self._kinds.get(_base(hint))
+        if kind is None:
+            return None
+        if kind.single and self._batch:
+            raise TypeError(f"{location(self.function)}: with batch= parameter {name!r} must be a list[{_name(hint)}]")
+        one = self._of(name, kind, hint)
+        return lambda deliveries: one(deliveries[0])
+
+    def _of(self, name: str, kind: Kind, hint: Any) -> Callable[[Delivery], Any]:
+        """The payload of a ``Message[T]`` is looked at before the handler, as a payload parameter's is."""
+        if kind.single and get_args(hint):
+            self._codecs.append(self._codec(name, get_args(hint)[0]))
+        return kind.of(hint)
+
+    def _payload_type(self, name: str, hint: Any) -> Any:
+        if not self._batch:
+            return hint
+        arguments = get_args(hint)
+        if hint is not list and get_origin(hint) is not list and hint is not Any:
+            raise TypeError(f"{location(self.function)}: with batch= parameter {name!r} must be a list")
+        return arguments[0] if arguments else Any
 
     def _codec(self, name: str, hint: Any) -> Codec[Any]:
         try:
@@ -69,17 +124,24 @@ class Parameters:
         except TypeError as error:
             raise TypeError(f"{location(self.function)}: parameter {name!r}: {error}") from None
 
-    async def resolve(self, context: Any, stack: AsyncExitStack, run: Callable[..., Awaitable[Any]]) -> dict[str, Any]:
-        """The arguments other than the payload. ``run(f, **arguments)`` calls plain functions where they may block."""
-        return await self._resolve(context, stack, run, {})
+    def decode(self, payload: bytes) -> Any:
+        """The value of the payload parameter (None without one). Raises `Invalid` for what a parameter cannot take."""
+        for codec in self._codecs:
+            codec.decode(payload)
+        return self._payload_codec.decode(payload) if self._payload_codec is not None else None
 
-    async def _resolve(
-        self, context: Any, stack: AsyncExitStack, run: Callable[..., Awaitable[Any]], known: dict[Any, Any]
+    async def resolve(
+        self, deliveries: Sequence[Delivery], stack: AsyncExitStack, run: Run, known: dict[Any, Any] | None = None
     ) -> dict[str, Any]:
-        arguments = {name: provide(context) for name, provide in self._injected}
+        """The arguments other than the payload. ``run(f, **arguments)`` calls plain functions where they may block.
+
+        ``known``: what dependencies have given already, by function.
+        """
+        known = {} if known is None else known
+        arguments = self.injected(deliveries)
         for name, depends, parameters in self._dependencies:
             if depends.function not in known:
-                inner = await parameters._resolve(context, stack, run, known)
+                inner = await parameters.resolve(deliveries, stack, run, known)
                 known[depends.function] = await _enter(depends.function, inner, stack, run)
             arguments[name] = known[depends.function]
         return arguments
@@ -89,11 +151,11 @@ class Parameters:
         """Whether no dependency has to be resolved."""
         return not self._dependencies
 
-    def injected(self, context: Any) -> dict[str, Any]:
-        return {name: provide(context) for name, provide in self._injected}
+    def injected(self, deliveries: Sequence[Delivery]) -> dict[str, Any]:
+        return {name: provide(deliveries) for name, provide in self._injected}
 
 
-async def _enter(function: Callable[..., Any], arguments: dict[str, Any], stack: AsyncExitStack, run: Callable[..., Awaitable[Any]]) -> Any:
+async def _enter(function: Callable[..., Any], arguments: dict[str, Any], stack: AsyncExitStack, run: Run) -> Any:
     if inspect.isasyncgenfunction(function):
         opened: Callable[..., AsyncGenerator[Any, None]] = function
         return await stack.enter_async_context(asynccontextmanager(opened)(**arguments))
@@ -110,8 +172,8 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
         return typing.get_type_hints(function, include_extras=True)
     except NameError as error:
         raise TypeError(
-            f"{location(function)}: an annotation of {function.__name__} cannot be resolved: {error}; types of handlers must "
-            "be defined at module level"
+            f"{location(function)}: an annotation of {function.__name__} cannot be resolved: {error}; "
+            "types of handlers must be defined at module level"
         ) from None
 
 
@@ -121,10 +183,20 @@ def _depends(hint: Any) -> Depends | None:
     return None
 
 
-def _element(hint: Any) -> Any:
-    """The ``T`` of ``list[T]``."""
-    arguments = get_args(hint)
-    return arguments[0] if get_origin(hint) is list and arguments else Any
+def _plain(hint: Any) -> Any:
+    """Without an annotation's extras that mean nothing here (msgspec's bounds stay)."""
+    if get_origin(hint) is Annotated and not any(isinstance(extra, msgspec.Meta) for extra in get_args(hint)[1:]):
+        return get_args(hint)[0]
+    return hint
+
+
+def _base(hint: Any) -> Any:
+    """``Message`` of ``Message[T]``."""
+    return get_origin(hint) or hint
+
+
+def _name(hint: Any) -> str:
+    return str(getattr(hint, "__name__", hint))
 
 
 def location(function: Callable[..., Any]) -> str:

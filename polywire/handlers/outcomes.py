@@ -10,7 +10,7 @@ from polywire.core.subscription import Backoff
 __all__ = ["Again", "Reject", "Retry"]
 
 
-class Reject(Exception):  # noqa: N818 - an outcome, raised by users, not a fault
+class Reject(Exception):
     """Raised by a handler: this message goes to the dead letters now."""
 
     def __init__(self, reason: str = "rejected") -> None:
@@ -18,7 +18,7 @@ class Reject(Exception):  # noqa: N818 - an outcome, raised by users, not a faul
         self.reason = reason
 
 
-class Again(Exception):  # noqa: N818 - see Reject
+class Again(Exception):
     """Raised by a handler: deliver this message again ``after`` a time (``"30s"``); counts as an attempt."""
 
     def __init__(self, after: str | float = 0) -> None:

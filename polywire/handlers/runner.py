@@ -1,7 +1,8 @@
 """Runs one handler over the deliveries of its subscription.
 
-A fixed number of workers takes deliveries one after the other (or in batches); no task is made per message. A worker does not wait
-for the commit of an outcome before it takes the next delivery: results and acknowledgements of a turn share one commit.
+A fixed number of workers takes deliveries one after the other (or in batches); no task is made per message. A worker
+does not wait for the commit of an outcome before it takes the next delivery: results and acknowledgements of a turn
+share one commit.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from polywire.core.errors import Invalid, PolywireError
+from polywire.core.message import Flag
 from polywire.core.subscription import Consumer, Delivery
 from polywire.handlers.injection import Parameters
 from polywire.handlers.outcomes import Again, Reject
-from polywire.handlers.watch import Watched
+from polywire.handlers.watch import Watch
 
 if TYPE_CHECKING:
     from polywire.contract.topics import TopicContract
@@ -31,7 +33,7 @@ __all__ = ["Handler", "Middleware", "Runner"]
 _logger = logging.getLogger("polywire.handlers")
 
 Middleware = Callable[[Delivery, Callable[[], Awaitable[Any]]], Awaitable[Any]]
-"""``async def m(delivery, call_next): return await call_next()``"""
+"""``async def m(delivery, call_next): return await call_next()``; of a batch it is given the first delivery."""
 RunInThread = Callable[..., Awaitable[Any]]
 
 
@@ -56,6 +58,7 @@ class Runner:
         self._middleware = middleware
         self._in_thread = in_thread
         self._is_async = inspect.iscoroutinefunction(handler.function)
+        self._watch = Watch(handler.name)
         self._waiting: deque[Delivery] = deque()
         self._wake = asyncio.Event()
         self._workers: list[asyncio.Task[None]] = []
@@ -88,53 +91,56 @@ class Runner:
         self._waiting.extend(deliveries)
         self._wake.set()
 
-    def ended(self, error: PolywireError) -> None:
+    def ended(self, error: PolywireError) -> None:  # noqa: ARG002 - a sink's
         self._waiting.clear()
 
     # Workers
 
     async def _work(self) -> None:
-        handle_batch = self._handler.batch is not None
+        batch = self._handler.batch
         while not self._stopping:
             if not self._waiting:
                 self._wake.clear()
                 await self._wake.wait()
                 continue
-            if handle_batch:
-                await self._handle_batch()
+            if batch is not None:
+                await self._handle_batch(batch)
             else:
                 await self._handle(self._waiting.popleft())
             # A handler that never awaits must not keep the loop from everything else.
             await asyncio.sleep(0)
 
     async def _handle(self, delivery: Delivery) -> None:
-        parameters = self._handler.parameters
-        try:
-            payload = parameters.payload_codec.decode(delivery.message.record.payload) if parameters.payload_codec else None
-        except Invalid as error:
-            delivery.reject(f"cannot be decoded: {error.detail}")
-            return
-        await self._run([delivery], delivery, payload)
+        taken = self._taken(delivery)
+        if taken is not None:
+            await self._run([delivery], taken[0])
 
-    async def _handle_batch(self) -> None:
-        assert self._handler.batch is not None
-        taken: list[Delivery] = []
+    async def _handle_batch(self, size: int) -> None:
+        deliveries: list[Delivery] = []
         payloads: list[Any] = []
-        codec = self._handler.parameters.payload_codec
-        while self._waiting and len(taken) < self._handler.batch:
+        while self._waiting and len(deliveries) < size:
             delivery = self._waiting.popleft()
-            try:
-                payloads.append(codec.decode(delivery.message.record.payload) if codec else None)
-            except Invalid as error:
-                delivery.reject(f"cannot be decoded: {error.detail}")
-            else:
-                taken.append(delivery)
-        if taken:
-            await self._run(taken, taken[0], payloads)
+            taken = self._taken(delivery)
+            if taken is not None:
+                deliveries.append(delivery)
+                payloads.append(taken[0])
+        if deliveries:
+            await self._run(deliveries, payloads)
 
-    async def _run(self, deliveries: list[Delivery], context: Delivery, payload: Any) -> None:
+    def _taken(self, delivery: Delivery) -> tuple[Any] | None:
+        """The payload; None if the handler cannot take it: then the delivery is settled."""
+        record = delivery.message.record
+        deletes = not record.payload and record.flags & Flag.RETAINED
         try:
-            result = await self._through_middleware(context, payload)
+            return (self._handler.parameters.decode(b"null" if deletes else record.payload),)
+        except Invalid as error:
+            # The removal of a retained message is not one of the topic's type; only who says `| None` sees it.
+            delivery.ack() if deletes else delivery.reject(f"cannot be decoded: {error.detail}")
+            return None
+
+    async def _run(self, deliveries: list[Delivery], payload: Any) -> None:
+        try:
+            result = await self._through_middleware(deliveries, payload)
             self._succeed(deliveries, result)
         except Reject as outcome:
             for delivery in deliveries:
@@ -147,17 +153,20 @@ class Runner:
                 delivery.release()
             raise
         except Exception as error:
-            if isinstance(error, PolywireError) and error.retryable:
-                _logger.warning("handler %s: %s; tried again", self._handler.name, error)
-            else:
-                _logger.exception("handler %s failed on %r", self._handler.name, context.message)
+            self._report(error, deliveries[0])
             for delivery in deliveries:
                 delivery.nack()
+
+    def _report(self, error: Exception, delivery: Delivery) -> None:
+        if isinstance(error, PolywireError) and error.retryable:
+            _logger.warning("handler %s: %s; tried again", self._handler.name, error)
+        else:
+            _logger.error("handler %s failed on %r", self._handler.name, delivery.message, exc_info=error)
 
     def _succeed(self, deliveries: list[Delivery], result: Any) -> None:
         publish = self._handler.publish
         if publish is not None and result is not None:
-            values = result if isinstance(result, list) else [result]
+            values = result if isinstance(result, list) and not publish.codec.takes_lists else [result]
             records = [publish.record(value) for value in values]
             if records:
                 system = self._core.access.system
@@ -167,23 +176,23 @@ class Runner:
             for delivery in deliveries:
                 delivery.ack()
 
-    async def _through_middleware(self, context: Delivery, payload: Any) -> Any:
+    async def _through_middleware(self, deliveries: list[Delivery], payload: Any) -> Any:
         if not self._middleware:
-            return await self._call(context, payload)
+            return await self._call(deliveries, payload)
 
         async def step(index: int) -> Any:
             if index == len(self._middleware):
-                return await self._call(context, payload)
-            return await self._middleware[index](context, lambda: step(index + 1))
+                return await self._call(deliveries, payload)
+            return await self._middleware[index](deliveries[0], lambda: step(index + 1))
 
         return await step(0)
 
-    async def _call(self, context: Delivery, payload: Any) -> Any:
+    async def _call(self, deliveries: list[Delivery], payload: Any) -> Any:
         parameters = self._handler.parameters
         if parameters.plain:
-            return await self._invoke(parameters.injected(context), payload)
+            return await self._invoke(parameters.injected(deliveries), payload)
         async with AsyncExitStack() as stack:
-            arguments = await parameters.resolve(context, stack, self._in_thread)
+            arguments = await parameters.resolve(deliveries, stack, self._in_thread)
             return await self._invoke(arguments, payload)
 
     async def _invoke(self, arguments: dict[str, Any], payload: Any) -> Any:
@@ -191,5 +200,5 @@ class Runner:
         if handler.parameters.payload_name is not None:
             arguments[handler.parameters.payload_name] = payload
         if self._is_async:
-            return await Watched(handler.function(**arguments), handler.name)
+            return await self._watch(handler.function(**arguments))
         return await self._in_thread(handler.function, **arguments)

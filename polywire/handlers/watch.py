@@ -7,22 +7,42 @@ import time
 from collections.abc import Coroutine, Generator
 from typing import Any
 
-__all__ = ["Watched"]
+__all__ = ["Watch"]
 
 _logger = logging.getLogger("polywire.handlers")
 _BLOCKING = 0.1  # seconds between two awaits that are worth a warning
-_warned: dict[str, float] = {}
 _AGAIN = 60.0  # seconds until the same handler is named again
 
 
-class Watched:
-    """Awaits a coroutine and warns, at most once a minute, when it keeps the loop for long between two awaits."""
+class Watch:
+    """Warns, at most once a minute, when a handler keeps the loop for long between two awaits."""
 
-    __slots__ = ("_coroutine", "_name")
-
-    def __init__(self, coroutine: Coroutine[Any, Any, Any], name: str) -> None:
-        self._coroutine = coroutine
+    def __init__(self, name: str) -> None:
         self._name = name
+        self._warned = -_AGAIN
+
+    def __call__(self, coroutine: Coroutine[Any, Any, Any]) -> _Watched:
+        """To be awaited in place of the coroutine."""
+        return _Watched(coroutine, self)
+
+    def took(self, seconds: float) -> None:
+        now = time.monotonic()
+        if seconds > _BLOCKING and now - self._warned >= _AGAIN:
+            self._warned = now
+            _logger.warning(
+                "handler %s held the event loop for %.0f ms; make it a plain def (it runs in a thread), "
+                "or await what it waits for",
+                self._name,
+                seconds * 1000,
+            )
+
+
+class _Watched:
+    __slots__ = ("_coroutine", "_watch")
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], watch: Watch) -> None:
+        self._coroutine = coroutine
+        self._watch = watch
 
     def __await__(self) -> Generator[Any, Any, Any]:
         coroutine = self._coroutine
@@ -35,22 +55,10 @@ class Watched:
             except StopIteration as stop:
                 return stop.value
             finally:
-                taken = time.perf_counter() - begun
-                if taken > _BLOCKING:
-                    _warn(self._name, taken)
+                self._watch.took(time.perf_counter() - begun)
             try:
                 value = yield awaited
                 send = coroutine.send
             except BaseException as error:  # noqa: BLE001 - handed on to the coroutine, whatever it is
                 value = error
                 send = coroutine.throw
-
-
-def _warn(name: str, taken: float) -> None:
-    now = time.monotonic()
-    if now - _warned.get(name, -_AGAIN) >= _AGAIN:
-        _warned[name] = now
-        _logger.warning(
-            "handler %s held the event loop for %.0f ms; make it a plain def (it runs in a thread) or await what it waits for",
-            name, taken * 1000,
-        )  # fmt: skip

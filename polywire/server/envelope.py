@@ -193,7 +193,9 @@ _LAST_SECOND = 253_402_300_799  # the end of the year 9999, where RFC 3339 ends
 def format_time(milliseconds: int) -> str:
     """RFC 3339 in UTC with milliseconds: ``2026-11-20T10:00:00.123Z``."""
     seconds, rest = divmod(milliseconds, 1_000)
-    return f"{_second(min(max(seconds, 0), _LAST_SECOND))}.{rest:03d}Z"
+    if not 0 <= seconds <= _LAST_SECOND:
+        seconds = 0 if seconds < 0 else _LAST_SECOND
+    return f"{_second(seconds)}.{rest:03d}Z"
 
 
 def parse_time(text: str) -> int:

@@ -22,6 +22,8 @@ __all__ = ["HttpProtocol"]
 _IDLE: Final = 0
 _HEAD: Final = 1
 _BODY: Final = 2
+_REFUSED_AT_ONCE: Final = 256
+"""So many connections over the limit are told why; more are cut."""
 _LINGER: Final = 1.0
 """Seconds in which a refused peer may read why; what it sends meanwhile is dropped."""
 
@@ -54,6 +56,9 @@ class HttpProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         if len(self.connections) > self.settings.max_connections:
             self.state.connections_refused += 1
+            if len(self.connections) > self.settings.max_connections + _REFUSED_AT_ONCE:
+                transport.abort()
+                return
             self.refuse(Unavailable(f"the hub has {self.settings.max_connections} connections, which is the limit"))
         else:
             self.timeout_keep_alive_task = self.loop.call_later(

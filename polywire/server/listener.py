@@ -32,6 +32,10 @@ __all__ = ["HttpListener", "HttpState", "PortTaken"]
 log = logging.getLogger("polywire.http")
 
 
+_OTHER_FILES = 1_024
+"""Open files of the process besides connections: log, outgoing connections, the libraries' own."""
+
+
 class PortTaken(Unavailable):
     """The address cannot be listened on; ``wire``, ``host`` and ``port`` say which."""
 
@@ -97,6 +101,7 @@ class HttpListener:
         def connection() -> HttpProtocol:
             return HttpProtocol(config, state, {}, loop)
 
+        allow_descriptors(self.settings.max_connections)
         sockets = self._bind()
         context = _tls(self.settings.tls)
         for bound in sockets:
@@ -174,6 +179,20 @@ class HttpListener:
     def _show_date(self, loop: asyncio.AbstractEventLoop) -> None:
         self.state.default_headers = [(b"date", formatdate(usegmt=True).encode())]
         self._date_timer = loop.call_later(1.0, self._show_date, loop)
+
+
+def allow_descriptors(connections: int) -> None:
+    """Raise the process's soft limit on open files, as far as the hard one, so that the connections fit."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + _OTHER_FILES
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _share_address(bound: socket.socket, family: int) -> None:

@@ -150,7 +150,7 @@ class WebSocketProtocol(asyncio.Protocol):
             self._refuse(refusal(error))
             return
         except Exception:
-            log.exception("a WebSocket route failed on %r", url[:200])
+            log.exception("a WebSocket route failed on %r", url.partition(b"?")[0][:200])  # the query may hold a key
             self._refuse(refusal(Internal("the handshake failed")))
             return
         if self.subprotocol is not None:
@@ -237,7 +237,7 @@ class WebSocketProtocol(asyncio.Protocol):
         if not head:
             return 0
         if size > self._max_frame:
-            self._fail(1009, f"a message has at most {self._max_size} bytes, this frame has {size}", messages)
+            self._feed(data[at : at + head], messages)  # the head is enough to fail it
             return 0
         if data[at] & 0x08 and size > 125:
             self._fail(1002, "control frame too long", messages)

@@ -24,7 +24,7 @@ def test_agrees_with_a_set(done: list[tuple[str, int, int, bool]], at: int) -> N
         run = set(range(seq, seq + count))
         if verb == "add":
             # A sequence number is of a memory topic or of a durable one, never of both.
-            run = {s for s in run if s not in model or (s in volatile) == memory} if False else run - model
+            run -= model
             assert sum(pending.add(s, volatile=memory) for s in run) == len(run)
             model |= run
             volatile = volatile | run if memory else volatile - run

@@ -7,15 +7,20 @@ import contextlib
 import datetime as dt
 import email.utils
 import json
+import resource
 import socket
+import ssl
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from websockets.asyncio.client import connect
 
 from polywire.core.access import Access
 from polywire.core.clock import SystemClock
 from polywire.server.listener import HttpListener, PortTaken
-from polywire.server.settings import HttpSettings
+from polywire.server.settings import HttpSettings, TlsSettings
 from tests.server.conftest import Serve
 
 HEAD = b"POST /echo HTTP/1.1\r\nHost: localhost\r\n"
@@ -232,3 +237,44 @@ async def test_the_port_is_free_again_at_once(serve: Serve) -> None:
     again = HttpListener(HttpSettings(port=served.port), Access(SystemClock()))
     await again.start()
     await again.close()
+
+
+async def test_as_many_files_as_connections_may_be_open(serve: Serve) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        await serve(max_connections=1_000)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == min(2_024, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def test_tls(serve: Serve, tmp_path: Path, require: Callable[[str], str]) -> None:
+    """HTTPS and WSS on one port; what is refused is refused there too."""
+    key, certificate = str(tmp_path / "key.pem"), str(tmp_path / "certificate.pem")
+    command = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost"
+    names = ["-addext", "subjectAltName=DNS:localhost", "-keyout", key, "-out", certificate]
+    making = await asyncio.create_subprocess_exec(
+        require("openssl"), *command.split(), *names, stderr=asyncio.subprocess.DEVNULL
+    )
+    assert await making.wait() == 0
+    served = await serve(tls=TlsSettings(certificate, key))
+    assert served.listener.url.startswith("https://")
+    trusting = ssl.create_default_context(cafile=certificate)
+    async with connect(f"wss://localhost:{served.port}/room", ssl=trusting, host="127.0.0.1") as client:
+        await client.send("secret")
+        assert await client.recv() == "secret"
+        await client.send("x" * (2 << 20))
+        await client.wait_closed()
+        assert client.close_code == 1009
+    for request, status in ((HEAD + b"Connection: close\r\n\r\n", 200), (b"nonsense\r\n\r\n", 400)):
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", served.port, ssl=trusting, server_hostname="localhost"
+        )
+        served.writers.append(writer)
+        writer.write(request)
+        assert status_of(await asyncio.wait_for(reader.read(), 5)) == status
+    async with connect(f"wss://localhost:{served.port}/room", ssl=trusting, host="127.0.0.1") as client:
+        await served.listener.drain(2)
+        await client.wait_closed()
+        assert client.close_code == 1001

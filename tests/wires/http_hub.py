@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class HttpHub:
-    """``url`` is where it listens; `run` runs a coroutine on its loop; `requests.Session` methods are at `get`, `post`, …"""
+    """``url`` is where it listens; `run` runs a coroutine on its loop; `get`, `post`, … are those of `requests`."""
 
     def __init__(self, folder: Path, **settings: Any) -> None:
         self.folder = folder
@@ -128,7 +128,7 @@ class _Page:
     def __init__(self, text: str) -> None:
         self._body = text.encode()
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+    async def __call__(self, _scope: Any, _receive: Any, send: Any) -> None:
         headers = [(b"content-type", b"text/html; charset=utf-8"), (b"content-length", b"%d" % len(self._body))]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": self._body})

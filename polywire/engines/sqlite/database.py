@@ -81,7 +81,7 @@ class Database:
         """Turns whatever goes wrong inside into a documented error that names the path."""
         try:
             yield
-        except (apsw.Error, OSError) as error:
+        except (apsw.Error, OSError, ValueError, TypeError) as error:  # a damaged file may hold any value
             raise translate(error, self.path) from error
 
     def create_or_open(self) -> apsw.Connection:
@@ -108,8 +108,8 @@ class Database:
 
     def connect(self, flags: int) -> apsw.Connection:
         connection = apsw.Connection(self.path, flags=flags, vfs=self._vfs)
-        # Only checkpoints ever wait, for a read of ours, and commits wait for them; the folder's lock keeps others out.
-        connection.set_busy_timeout(50)
+        # For connections of this process only: the folder's lock keeps others out.
+        connection.set_busy_timeout(5000)
         return connection
 
     def _prepare(self, connection: apsw.Connection) -> None:

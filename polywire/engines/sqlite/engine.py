@@ -87,7 +87,7 @@ class SqliteEngine:
                 self._recover(self._connection, reserve)
         except BaseException:
             self._connection.close()
-            self._connection = None
+            self._connection = self._writer = None
             raise
 
     def _recover(self, connection: apsw.Connection, reserve: Reserve) -> None:

@@ -51,7 +51,7 @@ def _take(found: apsw.Cursor, size: int, limit: int | None = None) -> list[tuple
     taken = []
     for row in found:
         taken.append(row)
-        size -= len(row[-1])
+        size -= len(row[-1] or b"")  # a damaged row may hold anything; its reader tells
         if size <= 0 or (limit is not None and len(taken) >= limit):
             break
     found.close()  # ends the transaction
@@ -140,13 +140,15 @@ def scan(connection: apsw.Connection, seq: int, size: int) -> Iterator[Batch]:
             following = connection.execute("SELECT min(seq) FROM log WHERE seq >= ?", (seq,)).get
             if following is None:
                 return
+            if following <= seq:
+                raise Internal(f"damaged log: rows are out of order at seq {seq}")
             position = following
         seq = position
 
 
 def spans(connection: apsw.Connection, topic: int, offset: int, limit: int) -> list[RowSpan]:
     found = connection.execute(_SPANS, {"topic": topic, "offset": offset, "limit": limit + 1}).fetchall()
-    return [span for span in map(RowSpan._make, found) if span.offset + span.count > offset][:limit]
+    return [span for span in map(RowSpan._make, found) if span.offset + span.messages > offset][:limit]
 
 
 def offset_at(connection: apsw.Connection, topic: int, appended: int) -> int | None:
@@ -180,8 +182,8 @@ def _retained(row: Sequence[Any]) -> Retained:
     return Retained(topic, key, seq, offset, appended, rows.decode_record(body))
 
 
-def _check(head: Sequence[Any], crc: int, body: bytes, what: str) -> None:
-    if rows.checksum(head, body) != crc:
+def _check(head: Sequence[Any], crc: int, body: Any, what: str) -> None:
+    if not isinstance(body, bytes) or rows.checksum(head, body) != crc:
         raise Internal(f"damaged log: {what}: the checksum is wrong")
 
 

@@ -140,7 +140,7 @@ def decode(row: Sequence[Any]) -> list[Batch]:
     seq, topic, base, count = head[:4]
     if head[8] != FORMAT:
         raise Internal(f"damaged log: topic {topic}, offset {base}, seq {seq}: unknown format {head[8]}")
-    if checksum(head, body) != crc:
+    if not isinstance(body, bytes) or checksum(head, body) != crc:
         raise Internal(
             f"damaged log: topic {topic}, offset {base}, seq {seq}: the checksum of {count} messages is wrong"
         )

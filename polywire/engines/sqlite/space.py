@@ -54,15 +54,16 @@ class Reserve:
         self.held = size == 0
         self._folder = folder
 
-    def take(self) -> bool:
+    def take(self, size: int | None = None) -> bool:
         """Allocate it, if it is not there. False where the disk has no room for it."""
+        size = size or self.size
         if self.held:
             return True
         try:
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             try:
-                os.posix_fallocate(descriptor, 0, self.size)
-                os.ftruncate(descriptor, self.size)
+                os.posix_fallocate(descriptor, 0, size)
+                os.ftruncate(descriptor, size)
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
@@ -78,10 +79,13 @@ class Reserve:
             self.path.unlink()
             sync_folder(self._folder)
 
-    def fits(self, reusable: int) -> bool:
-        """Is there room for it again, and some beside it (so that it does not come and go)?
+    def take_again(self, reusable: int) -> bool:
+        """Allocate it again if there is room for it and some beside it (so that it does not come and go).
 
-        ``reusable``: bytes inside the log's file that deleted messages left.
+        ``reusable``: bytes inside the log's file that deleted messages left. The file does not give them back to the
+        disk, so where there are plenty a reserve of at least half the size will do.
         """
-        free = free_bytes(self._folder)
-        return free >= self.size and free + reusable >= self.size + max(self.size // 8, 1 << 20)
+        room = free_bytes(self._folder) - max(self.size // 8, 1 << 20)
+        if room >= self.size:
+            return self.take()
+        return reusable >= self.size and room >= self.size // 2 and self.take(room)

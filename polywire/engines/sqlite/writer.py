@@ -184,7 +184,7 @@ class Writer:
             return False
         self._looked = time.monotonic()
         reusable = self.connection.pragma("freelist_count") * self.connection.pragma("page_size")
-        if self._reserve.fits(reusable) and self._reserve.take():
+        if self._reserve.take_again(reusable):
             self.disk_full = False
         return not self.disk_full
 
@@ -219,8 +219,10 @@ class Writer:
     def reset_log(self, mode: int = apsw.SQLITE_CHECKPOINT_RESTART) -> None:
         """Write the rest of the write-ahead log into the database, so that the next commit starts it over. May find
         readers in its way and leave it for the next time."""
+        self.connection.set_busy_timeout(50)  # commits wait for it
         with contextlib.suppress(apsw.Error):
             self.connection.wal_checkpoint(mode=mode)
+        self.connection.set_busy_timeout(5000)
 
 
 def _only_appends(commit: Commit) -> bool:

@@ -6,9 +6,8 @@ import logging
 from collections.abc import Awaitable
 from typing import Protocol
 
-from polywire.core.core import Core
-
 from polywire.core.access import Principal
+from polywire.core.core import Core
 from polywire.core.errors import Internal, PolywireError
 from polywire.wires.rest.binding import Response, problem
 from polywire.wires.rest.request import ClientLeft, Receive, Request, Scope, Send

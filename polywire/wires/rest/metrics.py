@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, SummaryMetricFamily
 from prometheus_client.registry import Collector
 
 from polywire.core.counters import WireCounters
@@ -28,9 +28,9 @@ class Figures:
 
     up: bool
     engine: dict[str, float]
-    """By name. A name with ``_total`` at its end only grows; others may fall."""
-    topics: list[TopicInfo]
-    subscriptions: list[SubscriptionInfo]
+    """By name; those in `_SUMMARIES` and `_GROWS` only grow."""
+    topics: Sequence[TopicInfo]
+    subscriptions: Sequence[SubscriptionInfo]
     wires: dict[str, WireCounters]
 
 
@@ -60,8 +60,7 @@ class _HubCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         figures = self._figures
         yield _plain("polywire_up", "1 while the hub runs, 0 while it starts or drains", float(figures.up))
-        for name, value in sorted(figures.engine.items()):
-            yield _plain(f"polywire_{name}", name.replace("_", " "), value)
+        yield from _engine(figures.engine)
         for topic_field in _TOPIC:
             yield _family(topic_field, ["topic"], ([info.name] for info in figures.topics), figures.topics)
         for queue_field in _SUBSCRIPTION:
@@ -121,6 +120,24 @@ def _family(field: _Field, names: list[str], labels: Iterable[list[str]], object
     return metric
 
 
+_SUMMARIES = (
+    ("commit_seconds", "commits", "commit_seconds_sum", "time to write and fsync a commit"),
+    ("read_seconds", "reads", "read_seconds_sum", "time to read from the log"),
+)
+_GROWS = frozenset(("checkpoints", "commit_failures", "commits_failed", "rows", "topics_refused_on_use", "wal_resets"))
+
+
+def _engine(figures: dict[str, float]) -> Iterator[Metric]:
+    rest = dict(figures)
+    for name, count, total, text in _SUMMARIES:
+        if count in rest and total in rest:
+            yield SummaryMetricFamily(f"polywire_{name}", text, int(rest.pop(count)), rest.pop(total))
+    for name, value in sorted(rest.items()):
+        if name in _GROWS:
+            yield CounterMetricFamily(f"polywire_{name}", name.replace("_", " "), value)
+        else:
+            yield _plain(f"polywire_{name}", name.replace("_", " "), value)
+
+
 def _plain(name: str, help: str, value: float) -> Metric:
-    family = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
-    return family(name, help, value=value)
+    return GaugeMetricFamily(name, help, value=value)

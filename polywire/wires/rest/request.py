@@ -62,7 +62,8 @@ class Request:
             _refuse_repeats(pairs)
         self.principal: Principal = scope["principal"]
         # Read for every route, also where the handler asks for nothing: a slip is told, not ignored.
-        self.query: Query = NO_QUERY if query is None else parse_query(scope["query_string"], query)
+        asked = scope["query_string"]
+        self.query: Query = parse_query(asked, query) if asked and query is not None else NO_QUERY
 
     def raw(self, index: int) -> bytes:
         """A part of the path, percent-decoded."""

@@ -19,6 +19,10 @@ Handler = Callable[["RestApp", "Request"], Awaitable[Response | None]]
 """Answers a request; None if it has sent the answer itself."""
 
 
+_CACHED_PATHS = 1_024
+_CACHED_LENGTH = 256
+
+
 class Route(NamedTuple):
     """``path`` is literal but for ``{name}``: one segment, handed to the handler in order. ``query`` names what may
     be asked there; None leaves the query to the handler."""
@@ -41,6 +45,7 @@ class _Node:
 class RouteTable:
     def __init__(self, routes: Iterable[Route]) -> None:
         self._root = _Node()
+        self._found: dict[tuple[str, bytes], tuple[Route, list[bytes]]] = {}
         for route in routes:
             self._add(route)
 
@@ -60,11 +65,18 @@ class RouteTable:
 
     def find(self, method: str, path: bytes) -> tuple[Route, list[bytes]]:
         """The route and its parameters, still percent-encoded. Raises `NotFound`, `MethodNotAllowed`."""
-        node, params = self._walk(path)
-        route = node.routes.get(method)
-        if route is None:
-            raise MethodNotAllowed(f"{method[:32]!r} is not for this path", _allowed(node))
-        return route, params
+        found = self._found.get((method, path))
+        if found is None:
+            node, params = self._walk(path)
+            route = node.routes.get(method)
+            if route is None:
+                raise MethodNotAllowed(f"{method[:32]!r} is not for this path", _allowed(node))
+            found = route, params
+            if len(path) <= _CACHED_LENGTH:
+                if len(self._found) >= _CACHED_PATHS:
+                    self._found.clear()
+                self._found[method, path] = found
+        return found
 
     def allowed(self, path: bytes) -> str:
         """The methods of a path, as in the Allow header. Raises `NotFound`."""

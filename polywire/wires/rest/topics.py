@@ -190,7 +190,9 @@ async def latest_all(app: RestApp, request: Request) -> Response:
     query = request.query
     limit = query.integer("limit", 100, least=1, most=app.settings.page)
     after = query.text("after")
-    found = await app.core.latest_all(request.principal, request.text(0), after=after and _opened(after), limit=limit)
+    found = await app.core.latest_all(
+        request.principal, request.text(0), after=_opened(after) if after else None, limit=limit
+    )
     app.counters.delivered += len(found)
     last = found[-1].record.key if len(found) == limit else None
     more = None if last is None else base64.urlsafe_b64encode(last).decode().rstrip("=")

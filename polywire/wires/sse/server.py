@@ -13,14 +13,13 @@ from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from polywire.core.core import Core
-
 from polywire.core.access import Principal
 from polywire.core.clock import Timer
+from polywire.core.core import Core
 from polywire.core.errors import Invalid, PolywireError, Unavailable
 from polywire.core.message import Batch
 from polywire.core.position import Cursor
-from polywire.core.streams import Follower, Latest, Reset, Since, Start, parse_start
+from polywire.core.streams import Follower, Latest, Reset, Since, parse_start
 from polywire.server.connections import Connections
 from polywire.server.query import Query, parse_query
 from polywire.wires.sse.binding import blocks, end_block, id_block, reset_block, retry_block, unknown_block
@@ -70,13 +69,16 @@ class SseApp:
             release()
 
     def _follow(self, stream: _Stream, principal: Principal, topic: str, scope: Scope, query: Query) -> None:
-        start: Start | None = parse_start(query.text("from") or "latest")
+        start = parse_start(query.text("from") or "latest")
         last = _last_event_id(scope, query)
+        known = True
         if last is not None:
-            start = _cursor(last)
-        stream.follower = self._core.follow(principal, topic, start or Latest(), stream, key=query.text("key"))
+            cursor = _cursor(last)
+            known = cursor is not None
+            start = Latest() if cursor is None else cursor
+        stream.follower = self._core.follow(principal, topic, start, stream, key=query.text("key"))
         stream.placed = not isinstance(start, Since)
-        if start is None:
+        if not known:
             info = self._core.topic_info(principal, topic)
             stream.write(unknown_block(Cursor(info.epoch, info.oldest - 1), stream.follower.cursor))
 

@@ -52,7 +52,7 @@ async def test_neighbours_share_a_row(tmp_path: Path) -> None:
     async with running(tmp_path) as engine:
         appends = [log.batch(1, b"a"), log.batch(1, b"b", b"c", appended=1001), log.batch(2, b"d"), log.batch(1, b"e")]
         await write(engine, *appends)
-        assert [(s.seq, s.offset, s.count, s.size, s.appended) for s in await engine.rows(1)] == [
+        assert [(s.seq, s.offset, s.messages, s.size, s.appended) for s in await engine.rows(1)] == [
             (1, 0, 3, 3, 1001), (5, 3, 1, 1, 1000),
         ]  # fmt: skip
         found = await engine.read(1, 0, messages=10, size=100)
@@ -77,8 +77,8 @@ async def test_batches_of_any_size(tmp_path: Path, messages: int, size: int) -> 
     async with running(tmp_path) as engine:
         await write(engine, Log().batch(1, *sent))
         for span in await engine.rows(1):
-            assert span.count <= 1024
-            assert span.size <= 256 << 10 or span.count == 1
+            assert span.messages <= 1024
+            assert span.size <= 256 << 10 or span.messages == 1
         assert await everything(engine, 1) == sent
 
 
@@ -219,7 +219,7 @@ async def test_close_finishes_what_was_submitted(tmp_path: Path) -> None:
         await asyncio.sleep(0)
     await waiting
     engine = opened(tmp_path)
-    assert engine.stats()[1].count == 500
+    assert engine.stats()[1].messages == 500
     engine.close()
 
 

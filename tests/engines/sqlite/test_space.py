@@ -96,7 +96,9 @@ async def test_publishing_comes_back_when_space_does(disk: SmallDisk) -> None:
 
 async def test_deleting_messages_makes_room(disk: SmallDisk) -> None:
     log = Log()
-    async with running(disk.folder, SETTINGS, vfs=disk.name) as engine:
+    disk.capacity = 16 * MIB
+    settings = msgspec.structs.replace(SETTINGS, reserve_size=4 * MIB)
+    async with running(disk.folder, settings, vfs=disk.name) as engine:
         await fill(engine, log)
         spans = await engine.rows(1)
         await write(engine, deleted_rows=[span.seq for span in spans[:-1]])

@@ -162,10 +162,14 @@ def test_wrong_headers_are_named(hub: HttpHub, headers: dict[str, str]) -> None:
     assert hub.get("/topics/t").status_code == 404
 
 
-@pytest.mark.parametrize("header", ["Content-Type: text/plain", "Idempotency-Key: a", "Polywire-Key: k", "X-API-Key: x"])
+@pytest.mark.parametrize(
+    "header", ["Content-Type: text/plain", "Idempotency-Key: a", "Polywire-Key: k", "X-API-Key: x"]
+)
 def test_a_header_that_may_stand_once_stands_once(hub: HttpHub, header: str) -> None:
     other = header + "2"
-    status, _ = exchange(hub, f"POST /topics/t HTTP/1.1\r\nHost: localhost\r\n{header}\r\n{other}\r\nContent-Length: 1\r\n\r\n1")
+    status, _ = exchange(
+        hub, f"POST /topics/t HTTP/1.1\r\nHost: localhost\r\n{header}\r\n{other}\r\nContent-Length: 1\r\n\r\n1"
+    )
     assert status in {400, 401}
     assert hub.get("/topics/t").status_code == 404
 
@@ -184,7 +188,14 @@ def exchange(hub: HttpHub, request: str | bytes) -> tuple[int, bytes]:
 
 @pytest.mark.parametrize(
     "request_line",
-    ["GET /topics/\xff HTTP/1.1", "GET /topics/%ZZ HTTP/1.1", "FLY /topics HTTP/1.1", "GET", "\x00\x01\x02", "GET / HTTP/9.9"],
+    [
+        "GET /topics/\xff HTTP/1.1",
+        "GET /topics/%ZZ HTTP/1.1",
+        "FLY /topics HTTP/1.1",
+        "GET",
+        "\x00\x01\x02",
+        "GET / HTTP/9.9",
+    ],
 )
 def test_bytes_that_are_hardly_http(hub: HttpHub, request_line: str) -> None:
     status, _ = exchange(hub, f"{request_line}\r\nHost: localhost\r\nConnection: close\r\n\r\n")
@@ -197,6 +208,12 @@ def test_a_body_over_the_limit_is_refused_by_its_announcement(hub: HttpHub) -> N
     status, answer = exchange(hub, announced)
     assert status == 413
     assert b'"limit":1048576' in answer
+
+
+def test_a_client_that_sends_it_all_the_same_reads_the_refusal_and_goes_on(hub: HttpHub) -> None:
+    for _ in range(3):
+        assert_problem(hub.post("/topics/t", data=b"x" * 10 * MIB), 413, "too_large")
+        assert hub.post("/topics/alive", json=1).status_code == 201
 
 
 def test_a_body_exactly_at_the_limit_is_taken(small: HttpHub) -> None:
@@ -299,8 +316,8 @@ def test_many_at_once_are_all_answered(hub: HttpHub) -> None:
 
     def publish() -> None:
         with requests.Session() as session:
-            for number in range(20):
-                statuses.append(session.post(hub.url + "/topics/t", json=number, timeout=30).status_code)
+            url = hub.url + "/topics/t"
+            statuses.extend(session.post(url, json=number, timeout=30).status_code for number in range(20))
 
     threads = [threading.Thread(target=publish) for _ in range(8)]
     for thread in threads:

@@ -42,7 +42,12 @@ def test_pull_and_ack(work: HttpHub) -> None:
     assert delivery["attempt"] == 1
     assert delivery["redelivered"] is False
     message = delivery["message"]
-    assert (message["topic"], message["id"], message["key"], message["data"]) == ("orders", receipt["id"], "k", {"n": 1})
+    assert (message["topic"], message["id"], message["key"], message["data"]) == (
+        "orders",
+        receipt["id"],
+        "k",
+        {"n": 1},
+    )
     assert pull(work) == []
     assert work.post("/subscriptions/work/ack", json=tokens([delivery])).json() == {"settled": 1}
     assert pending(work) == 0
@@ -158,37 +163,38 @@ def test_pause_resume_and_reset(work: HttpHub) -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "body", "status", "named"),
+    ("method", "path", "body", "expected"),
     [
-        ("POST", "/work/pull", '{"max": "ten"}', 400, "$.max"),
-        ("POST", "/work/pull", '{"max": 0}', 400, "$.max"),
-        ("POST", "/work/pull", '{"max": 1000000}', 400, "$.max"),
-        ("POST", "/work/pull", '{"wiat": 1}', 400, "$.wiat"),
-        ("POST", "/work/pull", '{"wait": "soon"}', 400, "$.wait"),
-        ("POST", "/work/pull", '{"wait": true}', 400, "$.wait"),
-        ("POST", "/work/pull", "[1]", 400, "$"),
-        ("POST", "/work/ack", "{}", 400, "$.tokens"),
-        ("POST", "/work/ack", '{"tokens": []}', 400, "$.tokens"),
-        ("POST", "/work/ack", '{"tokens": [1]}', 400, "$.tokens[0]"),
-        ("POST", "/work/ack", '{"tokens": ["1-2"]}', 404, None),
-        ("POST", "/work/ack", '{"tokens": ["nonsense"]}', 404, None),
-        ("POST", "/work/ack", '{"tokens": ', 400, None),
-        ("POST", "/work/ack", b'{"tokens": ["\xff"]}', 400, None),
-        ("POST", "/work/ack", "[" * 100_000, 400, None),
-        ("POST", "/nobody/ack", '{"tokens": ["1-2"]}', 404, None),
-        ("POST", "/nobody/pull", "{}", 404, None),
-        ("POST", "/work/reset", '{"to": "whenever"}', 400, None),
-        ("POST", "/work/messages/x/move", '{"topic": "t"}', 400, None),
-        ("DELETE", "/work/messages/99999999", None, 404, None),
-        ("GET", "/work/messages?limit=0", None, 400, "query.limit"),
-        ("PUT", "/other", '{"sources": [{"tpic": "x"}]}', 400, "$.sources[0].tpic"),
-        ("PUT", "/other", '{"sources": [], "ordered": "yes"}', 400, "$.ordered"),
-        ("PUT", "/other", '{"sources": [{"topic": "x"}], "expires": "-1s"}', 400, "$.expires"),
+        ("POST", "/work/pull", '{"max": "ten"}', (400, "$.max")),
+        ("POST", "/work/pull", '{"max": 0}', (400, "$.max")),
+        ("POST", "/work/pull", '{"max": 1000000}', (400, "$.max")),
+        ("POST", "/work/pull", '{"wiat": 1}', (400, "$.wiat")),
+        ("POST", "/work/pull", '{"wait": "soon"}', (400, "$.wait")),
+        ("POST", "/work/pull", '{"wait": true}', (400, "$.wait")),
+        ("POST", "/work/pull", "[1]", (400, "$")),
+        ("POST", "/work/ack", "{}", (400, "$.tokens")),
+        ("POST", "/work/ack", '{"tokens": []}', (400, "$.tokens")),
+        ("POST", "/work/ack", '{"tokens": [1]}', (400, "$.tokens[0]")),
+        ("POST", "/work/ack", '{"tokens": ["1-2"]}', (404, None)),
+        ("POST", "/work/ack", '{"tokens": ["nonsense"]}', (404, None)),
+        ("POST", "/work/ack", '{"tokens": ', (400, None)),
+        ("POST", "/work/ack", b'{"tokens": ["\xff"]}', (400, None)),
+        ("POST", "/work/ack", "[" * 100_000, (400, None)),
+        ("POST", "/nobody/ack", '{"tokens": ["1-2"]}', (404, None)),
+        ("POST", "/nobody/pull", "{}", (404, None)),
+        ("POST", "/work/reset", '{"to": "whenever"}', (400, None)),
+        ("POST", "/work/messages/x/move", '{"topic": "t"}', (400, None)),
+        ("DELETE", "/work/messages/99999999", None, (404, None)),
+        ("GET", "/work/messages?limit=0", None, (400, "query.limit")),
+        ("PUT", "/other", '{"sources": [{"tpic": "x"}]}', (400, "$.sources[0].tpic")),
+        ("PUT", "/other", '{"sources": [], "ordered": "yes"}', (400, "$.ordered")),
+        ("PUT", "/other", '{"sources": [{"topic": "x"}], "expires": "-1s"}', (400, "$.expires")),
     ],
 )
 def test_bad_requests_are_told_what_is_wrong(
-    work: HttpHub, method: str, path: str, body: str | bytes | None, status: int, named: str | None
+    work: HttpHub, method: str, path: str, body: str | bytes | None, expected: tuple[int, str | None]
 ) -> None:
+    status, named = expected
     answer = work.request(method, "/subscriptions" + path, data=body)
     problem = answer.json()
     assert answer.status_code == status, problem

@@ -45,7 +45,9 @@ def test_a_published_message_is_read_back(hub: HttpHub) -> None:
 
 
 def test_json_is_neither_decoded_nor_respelled(hub: HttpHub) -> None:
-    payload = b'{"big": 123456789012345678901234567890, "one": 1.0, "exp": 1E+2,\n "twice": 1, "twice": 2, "a":"\\u00e9"}'
+    payload = (
+        b'{"big": 123456789012345678901234567890, "one": 1.0, "exp": 1E+2,\n "twice": 1, "twice": 2, "a":"\\u00e9"}'
+    )
     hub.post("/topics/t", data=payload, headers=JSON)
     answer = hub.get("/topics/t")
     assert payload in answer.content
@@ -81,7 +83,10 @@ def test_payloads_are_shown_by_content_type(
 def test_json_that_another_protocol_let_in_broken_does_not_break_the_page(hub: HttpHub) -> None:
     from polywire.core.message import Record
 
-    records = [Record(b'{"a":', content_type="application/json"), Record(b"\xff", key=b"\xff", content_type="text/plain")]
+    records = [
+        Record(b'{"a":', content_type="application/json"),
+        Record(b"\xff", key=b"\xff", content_type="text/plain"),
+    ]
     hub.run(hub.core.publish(hub.core.access.system, "t", records))
     first, second = hub.messages("t")
     assert base64.b64decode(first["data_base64"]) == b'{"a":'
@@ -130,7 +135,10 @@ def test_curl_publishes_and_reads(hub: HttpHub, require: Callable[[str], str]) -
     assert second["content_type"] == "application/x-www-form-urlencoded"
     assert curl("-o", "/dev/null", "-w", "%{http_code}", "-I", url) == "200"
     big = "x" * 2_000_000  # curl asks with Expect: 100-continue before it sends so much
-    assert curl("-o", "/dev/null", "-w", "%{http_code}", "-H", "Content-Type: text/plain", "-d", big[:100_000], url) == "201"
+    assert (
+        curl("-o", "/dev/null", "-w", "%{http_code}", "-H", "Content-Type: text/plain", "-d", big[:100_000], url)
+        == "201"
+    )
 
 
 def test_a_batch_is_stored_whole(hub: HttpHub) -> None:
@@ -276,12 +284,20 @@ def test_message_headers_cannot_break_out_of_http_headers(hub: HttpHub) -> None:
     from polywire.core.message import Record
 
     record = Record(
-        b"x", key=b"a\r\nSet-Cookie: b", content_type="text/x\r\nEvil: 1", headers=[("no pe", "1"), ("ok", "a\nb"), ("n", 1)]
+        b"x",
+        key=b"a\r\nSet-Cookie: b",
+        content_type="text/x\r\nEvil: 1",
+        headers=[("no pe", "1"), ("ok", "a\nb"), ("n", 1)],
     )
     [receipt] = hub.run(hub.core.publish(hub.core.access.system, "t", [record]))
     answer = hub.get(f"/topics/t/messages/{receipt.position}", params={"raw": 1})
     assert answer.headers["Content-Type"] == "application/octet-stream"
-    assert {name.lower() for name in answer.headers} & {"evil", "set-cookie", "polywire-key", "polywire-header-ok"} == set()
+    assert {name.lower() for name in answer.headers} & {
+        "evil",
+        "set-cookie",
+        "polywire-key",
+        "polywire-header-ok",
+    } == set()
     assert answer.headers["Polywire-Header-N"] == "1"
 
 
@@ -296,7 +312,9 @@ def test_topics_are_made_shown_and_deleted(hub: HttpHub) -> None:
     info = hub.get("/topics/t/info").json()
     assert (info["name"], info["count"]) == ("t", 1)
     assert hub.messages("t", **{"from": info["cursors"]["oldest"]})[0]["data"] == 1
-    assert [topic["name"] for topic in hub.get("/topics").json()["topics"] if not topic["name"].startswith("_")] == ["t"]
+    assert [topic["name"] for topic in hub.get("/topics").json()["topics"] if not topic["name"].startswith("_")] == [
+        "t"
+    ]
     assert hub.delete("/topics/t").status_code == 204
     assert hub.get("/topics/t").status_code == 404
 

@@ -1,11 +1,16 @@
-"""A reader of event streams that keeps to the letter of HTML §9.2.6, so that what the hub writes is read as a browser would."""
+"""A reader of event streams that keeps to the letter of HTML §9.2.6, so that what the hub writes is read as a browser
+would."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import requests
+
+PATIENCE = 20.0
+"""Seconds that a stream is read in one test; heartbeats do not count as signs of life."""
 
 
 class Event(NamedTuple):
@@ -15,7 +20,8 @@ class Event(NamedTuple):
 
 
 class EventStream:
-    """``next(stream)`` waits for the next dispatched event. ``last_id`` and ``retry`` are what a client would remember."""
+    """``next(stream)`` waits for the next dispatched event. ``last_id`` and ``retry`` are what a client would
+    remember."""
 
     def __init__(self, url: str, **given: object) -> None:
         self._session = requests.Session()
@@ -43,7 +49,9 @@ class EventStream:
     def _lines(self) -> Iterator[str]:
         """The hub writes LF only; a CR would be a line end too, and must not come from a payload."""
         rest = b""
+        deadline = time.monotonic() + PATIENCE
         for chunk in self.response.iter_content(None):
+            assert time.monotonic() < deadline, "nothing but heartbeats came"
             rest += chunk
             *lines, rest = rest.split(b"\n")
             for line in lines:

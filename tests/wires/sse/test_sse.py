@@ -1,4 +1,5 @@
-"""Follow a topic as a browser does: with a parser to the letter of the specification, curl, node's EventSource and Chromium."""
+"""Follow a topic as a browser does: with a parser to the letter of the specification, curl, node's EventSource and
+Chromium."""
 
 from __future__ import annotations
 
@@ -52,7 +53,9 @@ def topic(hub: HttpHub) -> HttpHub:
 
 def test_what_is_published_comes_with_its_cursor(topic: HttpHub) -> None:
     with following(topic) as stream:
-        position = topic.post("/topics/t", data=b'{"celsius": 21.50}', headers={"Content-Type": "application/json"}).json()
+        position = topic.post(
+            "/topics/t", data=b'{"celsius": 21.50}', headers={"Content-Type": "application/json"}
+        ).json()
         assert next(stream) == Event("message", '{"celsius": 21.50}', position["position"])
     assert stream.retry == 2_000
     assert stream.response.headers["Cache-Control"] == "no-store"
@@ -118,9 +121,7 @@ def test_text_arrives_line_by_line(topic: HttpHub, content_type: str, payload: b
     with following(topic, **{"from": "earliest"}) as stream:
         publish(topic, payload, content_type)
         publish(topic, b'"after"')
-        events = [next(stream)] if payload else []
-        if payload:
-            assert events[0][:2] == ("message", shown)
+        assert next(stream)[:2] == ("message", shown)
         assert next(stream).data == '"after"'
 
 
@@ -146,7 +147,9 @@ def test_a_key_pattern_chooses(topic: HttpHub) -> None:
         topic.until(lambda: followers(topic) == 2)
         for key in ("kitchen.a", "cellar.a", "kitchen.b"):
             topic.post("/topics/t", params={"key": key}, json=key)
-        topic.post("/topics/t", data="1\n2", headers={"Content-Type": "application/x-ndjson", "Polywire-Key": "kitchen.c"})
+        topic.post(
+            "/topics/t", data="1\n2", headers={"Content-Type": "application/x-ndjson", "Polywire-Key": "kitchen.c"}
+        )
         assert [json.loads(event.data) for event in kitchen.take(4)] == ["kitchen.a", "kitchen.b", 1, 2]
         assert len(everything.take(5)) == 5
 
@@ -174,17 +177,6 @@ def test_quiet_streams_are_kept_alive(tmp_path: Path) -> None:
             for line in stream.response.iter_lines():
                 comments += line == b":"
                 if comments == 3:
-                    break
-
-
-def test_progress_is_told_to_a_filtered_reader(tmp_path: Path) -> None:
-    with serving(tmp_path / "data", sse=SseSettings(heartbeat=20)) as hub:
-        hub.put("/topics/t")
-        with following(hub, key="nobody") as stream:
-            hub.until(lambda: followers(hub) == 1)
-            last = [publish(hub, b"1", key=b"other") for _ in range(3)][-1]
-            for line in stream.response.iter_lines():
-                if line == f"id: {last}".encode():
                     break
 
 
@@ -245,11 +237,14 @@ def test_a_client_that_does_not_read_costs_little_and_goes_on_from_the_log(tmp_p
             client = socket.create_connection((host, int(port)), timeout=20)
             client.sendall(b"GET /topics/t/events?from=earliest HTTP/1.1\r\nHost: localhost\r\n\r\n")
             stalled.append(client)
+            head = b""
+            while not head.endswith(b"\r\n\r\n"):
+                head += client.recv(1)
         hub.until(lambda: followers(hub) == 4)
         payload = b"x" * (64 << 10)
 
         async def fill() -> None:
-            for _ in range(64):  # 4 MiB at a time, 256 MiB in all would be 16 of these
+            for _ in range(64):  # 4 MiB
                 await hub.core.publish(hub.core.access.system, "t", [Record(payload, content_type="text/plain")])
 
         hub.run(fill())
@@ -271,7 +266,10 @@ def test_a_client_that_does_not_read_costs_little_and_goes_on_from_the_log(tmp_p
 
 def test_a_reader_that_retention_overtook_is_told(tmp_path: Path) -> None:
     with serving(tmp_path / "data", sse=SseSettings(out_buffer=64 << 10)) as hub:
-        hub.put("/topics/t", json={"durability": "memory", "retention_size": MIB, "hard_limit": 2 * MIB, "overflow": "drop-oldest"})
+        hub.put(
+            "/topics/t",
+            json={"durability": "memory", "retention_size": MIB, "hard_limit": 2 * MIB, "overflow": "drop-oldest"},
+        )
         host, port = hub.url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), timeout=20) as stalled:
             stalled.sendall(b"GET /topics/t/events?from=earliest HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -279,7 +277,9 @@ def test_a_reader_that_retention_overtook_is_told(tmp_path: Path) -> None:
 
             async def fill() -> None:
                 for _ in range(1_000):
-                    await hub.core.publish(hub.core.access.system, "t", [Record(b"y" * 30_000, content_type="text/plain")])
+                    await hub.core.publish(
+                        hub.core.access.system, "t", [Record(b"y" * 30_000, content_type="text/plain")]
+                    )
 
             hub.run(fill())
             got = b""
@@ -309,12 +309,16 @@ source.addEventListener('reset', (event) => console.log('reset ' + event.data))
 
 
 @pytest.mark.needs_node
-def test_an_eventsource_in_node_goes_on_after_a_cut(tmp_path: Path, node_clients: Path, require: Callable[[str], str]) -> None:
+def test_an_eventsource_in_node_goes_on_after_a_cut(
+    tmp_path: Path, node_clients: Path, require: Callable[[str], str]
+) -> None:
     # Node finds packages from the folder a module lies in, and the module comes from standard input.
     with serving(tmp_path / "data", sse=SseSettings(retry=50)) as hub:
         hub.put("/topics/t")
         command = [require("node"), "--input-type=module", "-", hub.url + "/topics/t/events"]
-        with subprocess.Popen(command, cwd=node_clients, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as node:
+        with subprocess.Popen(
+            command, cwd=node_clients, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as node:
             try:
                 assert node.stdin is not None
                 assert node.stdout is not None
@@ -347,8 +351,9 @@ def test_a_browser_goes_on_after_a_cut(tmp_path: Path, require: Callable[[str], 
         hub.put("/topics/seen")
         profile = tmp_path / "profile"
         command = [
-            require("chromium"), "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
-            "--disable-background-networking", f"--user-data-dir={profile}", "--remote-debugging-port=0", hub.url + "/viewer",
+            require("chromium"), "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+            "--no-first-run", "--disable-background-networking", "--remote-debugging-port=0",
+            f"--user-data-dir={profile}", hub.url + "/viewer",
         ]  # fmt: skip
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as browser:
             try:

@@ -1,0 +1,1 @@
+"""Load generators: closed loops that count only what was acknowledged."""

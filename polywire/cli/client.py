@@ -1,0 +1,203 @@
+"""The hub as the commands see it: HTTP requests, answered or failed."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeVar
+from urllib.parse import quote, urlencode, urlsplit
+
+import click
+
+from polywire.cli.failures import USAGE, Failure
+
+__all__ = ["Answer", "Client", "Refused", "Unreachable", "hub_options", "json_option", "path"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+DEFAULT_URL = "http://127.0.0.1:8000"
+TIMEOUT = 90.0
+"""Seconds without a byte after which the hub is given up: longer than any long poll lasts."""
+
+
+class Answer(NamedTuple):
+    status: int
+    body: bytes
+
+    def json(self) -> Any:
+        """Raises `Failure` where it is not JSON: something else than a hub answered."""
+        try:
+            return json.loads(self.body)
+        except ValueError:
+            raise Failure("what answered is not a hub: its answer is not JSON", hint="check --url") from None
+
+
+class Refused(Failure):
+    """The hub said no; ``problem`` is its problem+json (RFC 9457)."""
+
+    def __init__(self, status: int, problem: Mapping[str, Any]) -> None:
+        detail = str(problem.get("detail") or problem.get("title") or f"the answer was HTTP {status}")
+        fields = [
+            f"{field['path']}: {field['message']}"
+            for field in problem.get("errors", ())
+            if str(field.get("message")) not in detail
+        ]
+        super().__init__("; ".join([detail, *fields[:5]]), hint=_hint(status, problem))
+        self.status = status
+        self.problem = problem
+
+
+def _hint(status: int, problem: Mapping[str, Any]) -> str | None:
+    if status == 401:
+        return "give an API key with --api-key or POLYWIRE_KEY"
+    hint = problem.get("hint")
+    return None if hint is None else str(hint)
+
+
+class Unreachable(Failure):
+    """No connection, or it broke before the answer came."""
+
+    def __init__(self, url: str, reason: object, *, sent: bool) -> None:
+        super().__init__(
+            f"the hub at {url} {'did not answer' if sent else 'cannot be reached'}: {reason}",
+            hint="it may have stopped" if sent else "start one with `polywire run`, or say where it is with --url",
+        )
+        self.sent = sent
+
+
+class Client:
+    """One kept-alive connection. Raises `Failure` for a URL that cannot be one."""
+
+    def __init__(self, url: str, key: str | None, *, timeout: float = TIMEOUT) -> None:
+        parts = urlsplit(url)
+        try:
+            host, port = parts.hostname, parts.port
+        except ValueError:
+            host = port = None
+        if parts.scheme not in ("http", "https") or not host:
+            raise Failure(f"not the URL of a hub: {url!r}", hint=f"write it as {DEFAULT_URL}", exit_code=USAGE)
+        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        self.url = url.rstrip("/")
+        self._base = parts.path.rstrip("/")
+        self._connection = kind(host, port, timeout=timeout)
+        self._headers = {"Accept": "application/json", "User-Agent": "polywire-cli"}
+        if key:
+            self._headers["Authorization"] = f"Bearer {key}"
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, object] | None = None,
+        json: Any = None,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """``path`` is percent-encoded already (see `path`). Raises `Refused`, `Unreachable`, `Failure`."""
+        sent = {**self._headers, **(headers or {})}
+        if json is not None:
+            body, sent["Content-Type"] = _encoded(json), "application/json"
+        asked = {name: value for name, value in (query or {}).items() if value is not None}
+        answer = self._send(method, self._base + path + ("?" + urlencode(asked) if asked else ""), body, sent)
+        if answer.status >= 300:
+            raise Refused(answer.status, _problem(answer))
+        return answer
+
+    def _send(self, method: str, target: str, body: bytes | None, headers: Mapping[str, str]) -> Answer:
+        connection = self._connection
+        fresh = connection.sock is None
+        sent = False
+        try:
+            if fresh:
+                connection.connect()
+            sent = True
+            connection.request(
+                method, target, body=body, headers={name: _latin(text) for name, text in headers.items()}
+            )
+            response = connection.getresponse()
+            return Answer(response.status, response.read())
+        except (http.client.RemoteDisconnected, ConnectionError) as error:
+            connection.close()
+            # An idle connection that the hub has closed meanwhile carried nothing: only a read may be asked again.
+            if not fresh and method == "GET":
+                return self._send(method, target, body, headers)
+            raise Unreachable(self.url, _reason(error), sent=sent) from error
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            raise Unreachable(self.url, _reason(error), sent=sent) from error
+
+    def get(self, path: str, **query: object) -> Any:
+        return self.request("GET", path, query=query).json()
+
+    def post(self, path: str, json: Any = None) -> Any:
+        """The answer's JSON; None where there is none."""
+        answer = self.request("POST", path, json={} if json is None else json)
+        return answer.json() if answer.body else None
+
+    def put(self, path: str, json: Any) -> Answer:
+        return self.request("PUT", path, json=json)
+
+    def delete(self, path: str) -> Any:
+        answer = self.request("DELETE", path)
+        return answer.json() if answer.body else None
+
+
+def path(*parts: str) -> str:
+    """``/topics/a%2Fb`` of ``("topics", "a/b")``."""
+    return "".join(f"/{quote(part, safe='')}" for part in parts)
+
+
+def _encoded(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogateescape")
+
+
+def _latin(text: str) -> bytes:
+    """Header values are UTF-8 on the wire, whatever `http.client` prefers. Line breaks would be another header."""
+    if any(ord(char) < 32 or ord(char) == 127 for char in text):
+        raise Failure(
+            f"not fit for a header: {text[:64]!r}", hint="no line breaks or control characters", exit_code=USAGE
+        )
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def _problem(answer: Answer) -> Mapping[str, Any]:
+    try:
+        found = json.loads(answer.body)
+    except ValueError:
+        found = None
+    return found if isinstance(found, dict) else {}
+
+
+# --- options ---------------------------------------------------------------------------------------------------------
+
+
+def hub_options(command: F) -> F:
+    """``--url`` and ``--api-key``; the function gets ``client``, a `Client`."""
+    import functools
+
+    @functools.wraps(command)
+    def connected(*args: Any, url: str, api_key: str | None, **given: Any) -> Any:
+        return command(*args, client=Client(url, api_key), **given)
+
+    with_key = click.option(
+        "--api-key", envvar="POLYWIRE_KEY", metavar="KEY", help="Who is asking. [env: POLYWIRE_KEY]"
+    )(connected)
+    return click.option(  # type: ignore[return-value]  # click returns what it was given
+        "--url",
+        envvar="POLYWIRE_URL",
+        default=DEFAULT_URL,
+        metavar="URL",
+        help=f"Of the hub. [env: POLYWIRE_URL; {DEFAULT_URL}]",
+    )(with_key)
+
+
+def json_option(command: F) -> F:
+    """``--json``; the function gets ``as_json``."""
+    return click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")(command)

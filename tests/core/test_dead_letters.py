@@ -1,0 +1,254 @@
+import pytest
+
+from polywire.core.errors import NotFound, Unavailable
+from polywire.core.limits import Limits
+from polywire.core.message import Flag, Record
+from polywire.core.routing import Source
+from polywire.core.streams import Earliest
+from polywire.core.subscription import Delivery
+from tests.core.harness import DISK_FULL, Rig, numbered, until
+from tests.core.test_topics import Make
+
+
+def reject(delivery: Delivery) -> None:
+    delivery.reject("no good")
+
+
+async def started(queue: Rig, *payloads: bytes | Record, **settings: object) -> None:
+    await queue.subscribe("s", "t", **settings)
+    await queue.publish("t", *payloads)
+
+
+async def buried(queue: Rig, count: int) -> list[bytes]:
+    await until(lambda: queue.info().dead == count, f"{count} dead letters")
+    return await queue.waiting("s", "dead")
+
+
+async def test_a_rejected_message_becomes_a_dead_letter_with_its_trail(queue: Rig) -> None:
+    record = Record(b"x", key=b"k", headers=[("h", "1"), ("h", "2")], content_type="a/b", flags=Flag.RETAINED, id="mine")
+    await started(queue, record)
+    queue.consume(act=reject)
+    assert await buried(queue, 1) == [b"x"]
+    assert queue.pending() == 0
+    for again in (queue.quiet, queue.restart, queue.crash_and_start):
+        await again()
+        [peeked] = await queue.core.subscriptions.peek(queue.system, "s", kind="dead")
+        found = peeked.message.record
+        trail = dict(found.headers)
+        assert [header for header in found.headers if header[0] == "h"] == [("h", "1"), ("h", "2")]
+        assert trail["polywire-topic"] == "t"
+        assert trail["polywire-key"] == b"k"
+        assert trail["polywire-position"] == "1-0-0"
+        assert trail["polywire-reason"] == "no good"
+        assert trail["polywire-attempts"] == 1
+        assert trail["polywire-subscription"] == "s"
+        assert trail["polywire-time"] > 0
+        assert (peeked.message.topic, found.key, found.content_type) == ("_dead", b"s", "a/b")
+        assert not found.flags & Flag.RETAINED
+        assert queue.info().dead == 1
+
+
+async def test_attempts_have_a_cap(queue: Rig) -> None:
+    await started(queue, b"x", attempts=3)
+    taker = queue.consume(act=lambda delivery: delivery.nack())
+    await buried(queue, 1)
+    assert [delivery.attempt for delivery in taker.got] == [1, 2, 3]
+    [peeked] = await queue.core.subscriptions.peek(queue.system, "s", kind="dead")
+    assert dict(peeked.message.record.headers)["polywire-reason"] == "gave up after 3 attempts"
+
+
+async def test_attempts_are_remembered_across_a_crash(queue: Rig) -> None:
+    await started(queue, b"x", attempts=3)
+    for _ in range(2):
+        taker = queue.consume(credit=1)
+        [delivery] = await taker.wait(1)
+        taker.consumer.grant(0)
+        delivery.nack()
+        await queue.core.log.committed()
+        await queue.crash_and_start()
+    taker = queue.consume()
+    [delivery] = await taker.wait(1)
+    assert delivery.attempt == 3
+
+
+async def test_settling_and_dead_lettering_are_one_commit(queue: Rig) -> None:
+    await started(queue, b"x")
+    taker = queue.consume()
+    [delivery] = await taker.wait(1)
+    await queue.quiet()
+    queue.engine.holding = True
+    delivery.reject("no")
+    await until(lambda: queue.engine.held)
+    [(commit, _)] = queue.engine.held
+    assert len(commit.appends) == 1
+    assert any(chunk.subscription == queue.core.subscriptions.find("s").id for chunk in commit.pending)
+    await queue.crash_and_start()
+    assert await queue.waiting() == [b"x"]
+    assert queue.info().dead == 0
+
+
+@pytest.mark.parametrize("attempts", [None, 1])
+async def test_if_that_commit_fails_it_comes_again(queue: Rig, attempts: int | None) -> None:
+    await started(queue, b"x", attempts=attempts)
+    taker = queue.consume()
+    [delivery] = await taker.wait(1)
+    await queue.quiet()
+    queue.engine.fault = DISK_FULL
+    delivery.reject("no")
+    await until(lambda: queue.engine.refused)
+    await queue.quiet()
+    queue.engine.fault = None
+    assert queue.pending() == 1
+    assert queue.info().dead == 0
+    queue.clock.advance(2_000)
+    await taker.wait(2)
+    assert taker.got[1].attempt == 1
+    assert taker.got[1].redelivered
+    taker.got[1].reject("no")
+    assert await buried(queue, 1) == [b"x"]
+    await queue.crash_and_start()
+    assert (queue.pending(), queue.info().dead) == (0, 1)
+
+
+async def test_redrive_puts_back(queue: Rig) -> None:
+    records = [Record(payload, key=b"k", headers=[("h", "1")]) for payload in numbered(5)]
+    await started(queue, *records, attempts=2)
+    await queue.subscribe("other", "t", "u")
+    taker = queue.consume(act=reject)
+    await buried(queue, 5)
+    taker.close()
+    subscriptions = queue.core.subscriptions
+    assert await subscriptions.redrive(queue.system, "s", limit=2) == 2
+    peeked = await subscriptions.peek(queue.system, "s", kind="dead")
+    assert await subscriptions.redrive(queue.system, "s", seqs=[peeked[1].seq, 999_999]) == 1
+    assert await queue.waiting("s", "dead") == [b"2", b"4"]
+    assert await queue.waiting() == [b"0", b"1", b"3"]
+    assert queue.pending("other") == 5, "nobody else gets it again"
+    await queue.crash_and_start()
+    taker = queue.consume()
+    await taker.wait(3)
+    delivery = taker.got[2]
+    assert (delivery.message.topic, delivery.message.record.key, str(delivery.message.position)) == ("t", b"k", "1-0-3")
+    assert delivery.message.record.headers == [("h", "1")]
+    assert (delivery.attempt, delivery.message.record.payload) == (1, b"3")
+    for delivery in taker.got:
+        delivery.reject("again")
+    await queue.quiet()
+    assert await queue.waiting("s", "dead") == [b"2", b"4", b"0", b"1", b"3"]
+    last = (await queue.core.subscriptions.peek(queue.system, "s", kind="dead"))[-1]
+    trail = [name for name, _ in last.message.record.headers]
+    assert trail.count("polywire-reason") == 1
+    assert dict(last.message.record.headers)["polywire-topic"] == "t"
+    assert dict(last.message.record.headers)["polywire-key"] == b"k"
+
+
+async def test_a_failed_redrive_loses_nothing(queue: Rig) -> None:
+    await started(queue, *numbered(3))
+    taker = queue.consume(act=reject)
+    await buried(queue, 3)
+    taker.close()
+    assert await queue.core.subscriptions.redrive(queue.system, "s", limit=1) == 1
+    queue.engine.fault = DISK_FULL
+    with pytest.raises(Unavailable):
+        await queue.core.subscriptions.redrive(queue.system, "s")
+    queue.engine.fault = None
+    await queue.checkpoint()
+    await queue.crash_and_start()
+    assert await queue.waiting("s", "dead") == [b"1", b"2"]
+    assert await queue.waiting() == [b"0"]
+
+
+async def test_dead_letters_are_purged_removed_and_moved(queue: Rig) -> None:
+    await started(queue, *numbered(5))
+    queue.consume(act=reject)
+    await buried(queue, 5)
+    subscriptions = queue.core.subscriptions
+    seqs = [peeked.seq for peeked in await subscriptions.peek(queue.system, "s", kind="dead")]
+    await subscriptions.remove(queue.system, "s", seqs[0], kind="dead")
+    await subscriptions.move(queue.system, "s", seqs[1], "elsewhere", b"key", kind="dead")
+    with pytest.raises(NotFound):
+        await subscriptions.remove(queue.system, "s", seqs[0], kind="dead")
+    assert await queue.waiting("s", "dead") == numbered(3, 2)
+    [moved] = (await queue.core.read(queue.system, "elsewhere", Earliest())).messages
+    assert (moved.record.payload, moved.record.key) == (b"1", b"key")
+    assert await subscriptions.purge(queue.system, "s", kind="dead") == 3
+    assert queue.info().dead == 0
+
+
+async def test_a_subscription_without_dead_letters_has_none(queue: Rig) -> None:
+    await started(queue, b"x", dead_letters=False)
+    taker = queue.consume(act=reject)
+    await taker.wait(1)
+    await queue.quiet()
+    assert (queue.pending(), queue.info().dead) == (0, 0)
+    assert await queue.core.subscriptions.peek(queue.system, "s", kind="dead") == []
+    assert await queue.core.subscriptions.purge(queue.system, "s", kind="dead") == 0
+    assert await queue.core.subscriptions.redrive(queue.system, "s") == 0
+    with pytest.raises(NotFound):
+        await queue.core.subscriptions.redrive(queue.system, "nobody")
+
+
+async def test_cycles_end(queue: Rig) -> None:
+    """Subscriptions that read dead letters and reject them do not make dead letters of them, alone or in turn."""
+    await started(queue, b"x")
+    first = queue.consume(act=reject)
+    await buried(queue, 1)
+    await queue.subscribe("watch", Source("_dead"))
+    await queue.subscribe("other", Source("_dead"))
+    takers = [queue.consume(name, act=reject) for name in ("watch", "other")]
+    await queue.publish("t", "y")
+    await first.wait(2)
+    for taker in takers:
+        await taker.wait(1)
+    await queue.quiet()
+    assert queue.info("watch").dead == queue.info("other").dead == 0
+    assert queue.core.topic_info(queue.system, "_dead").count == 2
+    assert await queue.waiting("s", "dead") == [b"x", b"y"]
+
+
+async def test_deleting_a_subscription_deletes_its_dead_letters(queue: Rig) -> None:
+    await started(queue, b"x")
+    queue.consume(act=reject)
+    await buried(queue, 1)
+    await queue.core.subscriptions.delete(queue.system, "s")
+    await queue.subscribe("s", "t")
+    assert queue.info().dead == 0
+    await queue.restart()
+    assert queue.info().dead == 0
+
+
+async def test_dead_letters_do_not_stay_for_ever(make: Make) -> None:
+    rig = await make(Limits(dead_letter_retention=60_000))
+    await started(rig, b"x")
+    rig.consume(act=reject)
+    await buried(rig, 1)
+    rig.clock.advance(120_000)
+    await rig.round()
+    assert rig.info().dead == 0
+    await rig.round()
+    assert rig.core.topic_info(rig.system, "_dead").count == 0
+
+
+async def test_what_a_wire_could_not_refuse_is_kept_with_the_reason(rig: Rig) -> None:
+    rig.core.subscriptions.dead_letter("t", Record(b"{", key=b"k"), "not JSON")
+    await rig.quiet()
+    [message] = (await rig.core.read(rig.system, "_dead", Earliest())).messages
+    trail = dict(message.record.headers)
+    assert (trail["polywire-topic"], trail["polywire-reason"], trail["polywire-key"]) == ("t", "not JSON", b"k")
+
+
+async def test_the_first_dead_letters_subscription_survives_a_failed_commit(rig: Rig) -> None:
+    await started(rig, b"x", b"y")
+    taker = rig.consume()
+    await taker.wait(2)
+    await rig.quiet()
+    rig.engine.fault = DISK_FULL
+    taker.got[0].reject("no")
+    await until(lambda: rig.engine.refused)
+    await rig.quiet()
+    rig.engine.fault = None
+    taker.got[1].reject("no")
+    await until(lambda: rig.info().dead == 1)
+    await rig.crash_and_start()
+    assert await rig.waiting("s", "dead") == [b"y"]
+    assert await rig.waiting() == [b"x"]

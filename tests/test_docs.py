@@ -1,0 +1,113 @@
+"""The documentation is executed: what it shows runs, against a real hub, as it stands but for the port."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.processes import RunningHub, run_hub
+
+ROOT = Path(__file__).parent.parent
+PORT = "127.0.0.1:8000"
+
+
+class Block(NamedTuple):
+    language: str
+    marks: str
+    text: str
+    line: int
+
+
+def blocks(page: str) -> Iterator[Block]:
+    text = (ROOT / page).read_text()
+    for match in re.finditer(r"^```(\w+) ?([^\n]*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        yield Block(match[1], match[2], match[3], text[: match.start()].count("\n") + 1)
+
+
+def run_python(page: str, block: Block, names: dict[str, object], hub: RunningHub | None = None) -> None:
+    """With the names of the blocks before it; errors point into the page."""
+    source = block.text.replace(PORT, hub.http.removeprefix("http://")) if hub else block.text
+    exec(compile("\n" * block.line + source, page, "exec"), names)
+
+
+def run_shell(block: Block, hub: RunningHub) -> str:
+    script = block.text.replace(PORT, hub.http.removeprefix("http://"))
+    done = subprocess.run(
+        ["bash", "-euc", script], capture_output=True, text=True, timeout=30, cwd=hub.folder, env=environment(hub)
+    )
+    assert done.returncode == 0, f"line {block.line}: {done.stderr}"
+    return done.stdout
+
+
+def environment(hub: RunningHub) -> dict[str, str]:
+    scripts = str(Path(sys.executable).parent)
+    return {**os.environ, "PATH": f"{scripts}:{os.environ['PATH']}", "POLYWIRE_URL": hub.http}
+
+
+def test_the_readme_shows_the_example_as_it_is(tmp_path: Path) -> None:
+    shown = next(block for block in blocks("README.md") if block.language == "python")
+    app = tmp_path / "app.py"
+    app.write_text(shown.text)
+    with run_hub(str(app), data=tmp_path / "data") as hub:
+        first, second = (block for block in blocks("README.md") if block.language == "sh" and PORT in block.text)
+        assert '"position":"1-0-0"' in run_shell(first, hub)
+        hub.wait_for(lambda: "41.5 °C" in run_shell(second, hub))
+
+
+def test_the_readme_names_the_two_commands() -> None:
+    commands = next(block for block in blocks("README.md") if block.language == "sh")
+    targets = re.findall(r"^make (\w+)", commands.text, re.MULTILINE)
+    assert targets == ["run", "test"]
+    for target in targets:
+        plan = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+        assert "examples/greenhouse" in plan.stdout if target == "run" else "pytest" in plan.stdout
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md"), *ROOT.glob("polywire/**/README.md")]
+    broken = [
+        f"{page.relative_to(ROOT)}: {link}"
+        for page in pages
+        for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())
+        if not (page.parent / link).exists()
+    ]
+    assert not broken
+
+
+def test_first_steps(tmp_path: Path) -> None:
+    page = "docs/first-steps.md"
+    found = list(blocks(page))
+    app = next(block for block in found if "file=app.py" in block.marks)
+    (tmp_path / "app.py").write_text(app.text)
+    with run_hub("app.py", data=tmp_path / "polywire-data", cwd=tmp_path) as hub:
+        names: dict[str, object] = {}
+        for block in found:
+            if block.language == "python" and "client" in block.marks:
+                run_python(page, block, names, hub)
+        shell = [b for b in found if b.language == "sh" and PORT in b.text]
+        assert shell
+        assert all("kitchen has 41.5" in run_shell(block, hub) for block in shell)
+
+
+async def test_handlers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    page = "docs/handlers.md"
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {"__name__": "handlers"}
+    # Annotations of handlers are looked up in their module.
+    monkeypatch.setitem(sys.modules, "handlers", type(sys)("handlers"))
+    for block in blocks(page):
+        run_python(page, block, names)
+    for name in ("main", "test_bills"):
+        function = names[name]
+        assert inspect.iscoroutinefunction(function)
+        await asyncio.wait_for(function(), 20)
+    assert "A-4 8.00 €" in capsys.readouterr().out
