@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -20,6 +21,7 @@ SCRATCH = Path(__file__).parents[1] / "build"
 
 def main() -> int:
     """1 if something could not be measured."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # with the servers that were started
     asked = _arguments().parse_args()
     report = Report(asked.json)
     if asked.read is not None:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import msgspec
 
+from bench.machine import LOAD
+
 __all__ = ["HUB", "Figures", "Missing", "Report", "Sample", "percentile"]
 
 HUB = "Polywire"
@@ -99,7 +101,7 @@ def _cell(samples: Iterable[Sample], side: str, figure: str) -> str:
         return ""
     spread = f" [{_number(min(values.values()))}-{_number(max(values.values()))}]" if len(values) > 1 else ""
     ratios = [ours[turn] / value for turn, value in values.items() if side != HUB and value and turn in ours]
-    ratio = f", x{statistics.median(ratios):.2f}" if ratios else ""
+    ratio = f", x{statistics.median(ratios):.2f}" if ratios and figure != LOAD else ""
     return f"{_number(statistics.median(values.values()))}{spread}{ratio}"
 
 

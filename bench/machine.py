@@ -10,8 +10,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["LOAD_CORE", "LoadMeter", "cpu_seconds", "describe", "on_load_core", "raise_file_limit", "resident"]
+__all__ = ["LOAD", "LOAD_CORE", "LoadMeter", "cpu_seconds", "describe", "on_load_core", "raise_file_limit", "resident"]
 
+LOAD = "load core %"
 LOAD_CORE = 1
 """Servers may run on every core; load only on this one."""
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -87,7 +88,7 @@ class LoadMeter:
         """``work`` is how many requests or deliveries there were. A load core at 100 % is itself the limit."""
         load = (_own_cpu() - self._load) / (time.perf_counter() - self._began)
         server = (cpu_seconds(self._pids) - self._server) / max(work, 1)
-        return {"server CPU µs each": server * 1e6, "load core %": load * 100}
+        return {"server CPU µs each": server * 1e6, LOAD: load * 100}
 
 
 def _own_cpu() -> float:

@@ -58,8 +58,8 @@ class HubSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Hub(Declarations):
     """Topics and handlers, and the log they live in.
 
-    Declare first; then ``hub.run()``, ``polywire run app.py``, or ``async with hub:`` for the hub without listeners. Two
-    hubs in one process do not meet, as long as their data folders differ.
+    Declare first; then ``hub.run()``, ``polywire run app.py``, or ``async with hub:`` for the hub without listeners.
+    Two hubs in one process do not meet, as long as their data folders differ.
     """
 
     def __init__(
@@ -102,6 +102,13 @@ class Hub(Declarations):
         if self._core is not None:
             raise RuntimeError(f"hub {self.name!r} has started: declare topics and handlers before")
 
+    def topic_named(self, name: str) -> Topic[Any]:
+        """A declared topic by its name. Raises `NotFound`."""
+        topic = self._topics.get(name)
+        if topic is None:
+            raise NotFound(f"hub {self.name!r} declares no topic {name!r}")
+        return topic
+
     def middleware(self, function: M) -> M:
         """``async def m(delivery, call_next): ...`` around every delivery, the first declared outermost."""
         self._middleware.append(function)
@@ -119,17 +126,17 @@ class Hub(Declarations):
         return self._core
 
     def configure(self, **changes: Any) -> None:
-        """Replace settings before the start, as command line and environment do. Raises `TypeError` for unknown names.
+        """Replace settings before the start, as command line and environment do; None changes nothing.
 
-        None leaves a setting as it is.
+        Raises `TypeError` for unknown names.
         """
         self.settings = msgspec.structs.replace(self.settings, **{k: v for k, v in changes.items() if v is not None})
 
     async def start(self, *, engine: Engine | None = None, clock: Clock | None = None) -> None:
         """Open the log, recover, and run the handlers; no listener.
 
-        Raises `Unavailable` (locked, read-only, no space), `Conflict`, `Internal` (a damaged log), and `TypeError` for a
-        handler that cannot be called, naming file, line and parameter.
+        Raises `Unavailable` (locked, read-only, no space), `Conflict`, `Internal` (a damaged log), and `TypeError` for
+        a handler that cannot be called, naming file, line and parameter.
         """
         if self._core is not None:
             raise RuntimeError(f"hub {self.name!r} has started already")

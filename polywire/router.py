@@ -45,7 +45,8 @@ class HandlerDeclaration(msgspec.Struct):
 
 
 class Declaring(Generic[Result_contra]):
-    """The decorator that `subscribe` returns: takes functions whose result is a ``Result``, and leaves them as they are."""
+    """The decorator that `subscribe` returns: it takes functions whose result is a ``Result`` and leaves them as they
+    are."""
 
     def __init__(self, declare: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
         self._declare = declare
@@ -142,7 +143,7 @@ class Declarations:
         durability: Literal["durable", "memory"] = "durable",
         latest: bool = False,
     ) -> Topic[Any]:
-        """Declare a topic: messages of ``type`` (anything, if not given), kept for ``retention`` (``"7d"``, or seconds).
+        """Declare a topic: messages of ``type`` (anything, if not given), kept for ``retention`` (``"7d"`` or seconds).
 
         ``key`` is the field of the payload that is the message's key; ``latest`` keeps the last message of each key for
         good; sizes are bytes. Raises `TypeError` for a type that cannot be one, `ValueError` for a name declared twice,

@@ -94,15 +94,16 @@ class Server:
 
         core = self.hub.core
         self._require_loopback(settings.http.host)
-        listener = HttpListener(settings.http.replace(origins=(*settings.http.origins, *self.hub.origins)), core.access)
+        sockets = msgspec.structs.replace(settings.http.websocket, max_message_size=core.limits.message_size)
+        origins = (*settings.http.origins, *self.hub.origins)
+        listener = HttpListener(settings.http.replace(origins=origins, websocket=sockets), core.access)
         events = sse.SseApp(core, settings=settings.sse, connections=listener.connections)
         app = rest.RestApp(core, settings=settings.rest, events=events, name=self.hub.name, version=__version__)
         for path in rest.PREFIXES:
             listener.router.mount(path, app)
         for path in rest.EXACT:
             listener.router.mount_exact(path, app)
-        sockets = RawWebSockets(core, settings=settings.http.websocket, connections=listener.connections)
-        sockets.mount(listener.router)
+        RawWebSockets(core, settings=sockets, connections=listener.connections).mount(listener.router)
         return listener
 
     def _require_loopback(self, host: str) -> None:

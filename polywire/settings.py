@@ -115,9 +115,11 @@ class Layers(NamedTuple):
 def load(layers: Layers, code: Settings | None = None) -> Settings:
     """What holds in the end; ``code`` is what the application gave. Raises `SettingsError`."""
     code = code or Settings()
-    given = dict(_from_file(layers.file))
-    given.update(_from_environment(layers.environment))
-    given.update({path: (value, "the command line") for path, value in layers.flags.items()})
+    given: dict[tuple[str, ...], tuple[Any, str]] = {}
+    for layer in (_from_file(layers.file), _from_environment(layers.environment), _from_flags(layers.flags)):
+        for path, (value, where) in layer:
+            _check(_ALL[path], value, where)  # also what a stronger layer hides: it is as wrong
+            given[path] = value, where
     return Settings(**{name: _part(name, getattr(code, name), given) for name in PARTS})
 
 
@@ -178,6 +180,11 @@ def _from_environment(environment: Mapping[str, str]) -> Given:
             raise SettingsError(f"{name}: there is no such setting", hint=f"did you mean {near[0]}?" if near else None)
 
 
+def _from_flags(flags: Mapping[tuple[str, ...], Any]) -> Given:
+    for path, value in flags.items():
+        yield path, (value, f"--{path[-1]}")
+
+
 def _read(value: Any, setting: Setting, where: str) -> Any:
     """Text as the setting's unit has it. A bare number is in the unit itself."""
     if not isinstance(value, str):
@@ -223,8 +230,6 @@ def _part(name: str, code: msgspec.Struct, given: Mapping[tuple[str, ...], tuple
     changes = {path[1:]: found for path, found in given.items() if path[0] == name}
     if not changes:
         return code
-    for path, (value, where) in changes.items():
-        _check(_ALL[(name, *path)], value, where)
     tree = msgspec.to_builtins(code)
     for path, (value, _) in changes.items():
         branch = tree

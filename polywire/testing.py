@@ -1,8 +1,14 @@
 """Testing an application: the hub on real sockets, in milliseconds, with a clock that the test moves.
 
-async with polywire.testing.serve(hub) as t:
-    requests.post(f"{t.http_url}/topics/readings", json={...})
-    await t.settled()
+    served = polywire.testing.fixture(hub)                      # or: async with polywire.testing.serve(hub) as served
+
+    async def test_alert(served):
+        url = f"{served.http_url}/topics/readings"
+        await asyncio.to_thread(requests.post, url, json={"sensor": "a", "celsius": 41})
+        await served.settled()
+        assert ...
+
+The hub runs on the test's own event loop: clients that block belong into a thread, as above.
 """
 
 from __future__ import annotations
@@ -12,20 +18,21 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from polywire.core.clock import ManualClock
 from polywire.core.durations import parse_duration
 from polywire.core.engine import Engine
+from polywire.core.subscription import Subscription
 from polywire.engines.sqlite import SqliteEngine, SqliteSettings
 from polywire.serving import Server, ServeSettings
 
 if TYPE_CHECKING:
     from polywire.hub import Hub
 
-__all__ = ["Served", "TestClock", "serve"]
+__all__ = ["Served", "TestClock", "fixture", "serve"]
 
 
 class TestClock(ManualClock):
@@ -54,30 +61,37 @@ class Served:
     def ws_url(self) -> str:
         return self.http_url.replace("http", "ws", 1)
 
-    async def settled(self, timeout: float = 10.0) -> None:
+    async def settled(self, within: float = 10.0) -> None:
         """Wait until everything published is stored and every subscription with consumers is drained.
 
-        Messages that wait for a retry or a delay are not waited for: `clock.advance` makes them due. Raises `TimeoutError`, naming what is left.
+        Messages that wait for a retry or a delay are not waited for: `clock.advance` makes them due. Raises
+        `TimeoutError` after ``within`` seconds, naming what is left.
         """
         core = self.hub.core
         try:
-            async with asyncio.timeout(timeout):
-                while True:
-                    await core.log.published()
-                    if not any(s.busy for s in core.subscriptions):
-                        return
+            async with asyncio.timeout(within):
+                await core.log.published()
+                while self._busy():
                     await asyncio.sleep(0.002)
+                    await core.log.published()
         except TimeoutError:
-            left = ", ".join(f"{s.name} ({s.pending.count} pending)" for s in core.subscriptions if s.busy)
-            raise TimeoutError(f"not settled after {timeout} s: {left or 'the log'}") from None
+            left = ", ".join(f"{s.name} ({s.pending.count} pending)" for s in self._busy())
+            raise TimeoutError(f"not settled after {within} s: {left or 'the log'}") from None
+
+    def _busy(self) -> list[Subscription]:
+        return [s for s in self.hub.core.subscriptions if s.busy or (s.filling is not None and s.consumers)]
 
 
 @asynccontextmanager
 async def serve(
     hub: Hub, *, settings: ServeSettings | None = None, data: str | None = None, engine: Engine | None = None
 ) -> AsyncIterator[Served]:
-    """Serve ``hub`` on free ports of the loopback interface; its data lives in ``data``, or in a folder that is removed afterwards."""
+    """Serve ``hub`` on free ports of the loopback interface.
+
+    Its data lives in ``data``, or in a folder that is removed afterwards. The same hub may be served again.
+    """
     folder = data or tempfile.mkdtemp(prefix="polywire-test-")
+    usual = hub.settings.data
     hub.configure(data=folder)
     settings = settings or ServeSettings()
     server = Server(hub, msgspec.structs.replace(settings, http=settings.http.replace(port=0)))
@@ -91,5 +105,17 @@ async def serve(
         finally:
             await server.stop()
     finally:
+        hub.configure(data=usual)
         if data is None:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def fixture(hub: Hub, **options: Any) -> Any:
+    """A pytest fixture (it needs pytest-asyncio) that serves ``hub`` for one test; ``options`` are those of `serve`."""
+    import pytest_asyncio
+
+    async def served() -> AsyncIterator[Served]:
+        async with serve(hub, **options) as serving:
+            yield serving
+
+    return pytest_asyncio.fixture(served)

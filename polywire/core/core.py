@@ -124,6 +124,9 @@ class Core:
             follower.end(why)
         for subscription in self.subscriptions:
             subscription.end(why)
+        for topic in self.log.by_id.values():
+            for wake in topic.waiting:
+                wake()
         self.subscriptions.stop_fills()
         self._delays.stop()
         await self.log.published()

@@ -45,11 +45,13 @@ _TRUTHS = frozenset({"topic", "epoch", "subscription"})
 class Transaction(Commit):
     """A commit and who waits for it."""
 
-    __slots__ = ("new_keys", "snapshots", "told")
+    __slots__ = ("checkpoint", "new_keys", "routed", "snapshots", "told")
 
     def __init__(self) -> None:
         super().__init__()
         self.told: list[Told] = []
+        self.checkpoint = False
+        self.routed = 0
         self.new_keys: list[tuple[Topic, bytes]] = []
         """Retained keys that are counted already."""
         self.snapshots: list[tuple[Subscription, list[int]]] = []
@@ -219,6 +221,13 @@ class Log:
         self._schedule()
         await waiter
 
+    async def checkpoint(self) -> int:
+        """Store the pending lists that changed and how far routing has come, which is returned."""
+        transaction = self._open
+        transaction.checkpoint = True
+        await self.committed()
+        return transaction.routed
+
     async def published(self) -> None:
         """Wait until nothing is being committed or published."""
         while self._writing or self._open or self._open.told or self._settled or self._published or self._publishing or self._flushing:
@@ -241,7 +250,12 @@ class Log:
             return
         transaction = self._open
         if self._settled:
-            self.snapshot(transaction, list(self._settled))
+            self._snapshot(transaction, list(self._settled))
+        if transaction.checkpoint:
+            # Only now: what was in a commit that failed meanwhile is among the unsaved again.
+            self._snapshot(transaction, list(self.unsaved))
+            transaction.routed = self.routed
+            transaction.state.append(StateChange("meta", "routed", str(self.routed).encode()))
         if not transaction:
             self._open = Transaction()
             for told in transaction.told:
@@ -254,7 +268,7 @@ class Log:
         self._writing = transaction
         self.engine.submit(transaction, self._done)
 
-    def snapshot(self, transaction: Transaction, subscriptions: Sequence[Subscription]) -> None:
+    def _snapshot(self, transaction: Transaction, subscriptions: Sequence[Subscription]) -> None:
         """Put the changed chunks of these pending lists into ``transaction``."""
         for subscription in subscriptions:
             self._settled.pop(subscription, None)

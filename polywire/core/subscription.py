@@ -122,7 +122,7 @@ class Subscription:
         if seq < self._cursor:
             for number in range(seq, min(seq + count, self._cursor)):
                 if number not in self.pending:
-                    heapq.heappush(self._returned, number)
+                    self._return(number)
         self.pending.add_range(seq, count, volatile=volatile)
 
     def forget(self, seq: int, count: int) -> int:
@@ -147,6 +147,11 @@ class Subscription:
     def load(self, chunk: int, through: int, bits: bytes, extras: bytes) -> None:
         self.pending.load(chunk, bits, extras)
         self.through = max(self.through, through)
+
+    def _return(self, seq: int) -> None:
+        """To be looked at before anything ahead; from the cursor on it is ahead already."""
+        if seq < self._cursor:
+            heapq.heappush(self._returned, seq)
 
     def begin(self) -> None:
         """After recovery: arm the timer of what is delayed."""
@@ -222,7 +227,7 @@ class Subscription:
                 if self._fetching or not self._fetched:
                     break
             message = self._fetched.popleft()
-            if self._may_deliver(message):
+            if not (ready and ready[-1].seq == message.seq) and self._may_deliver(message):
                 ready.append(message)
         return ready
 
@@ -300,7 +305,7 @@ class Subscription:
         except Exception:
             _logger.exception("subscription %s: reading pending messages failed; tried again in a second", self.name)
             for seq in seqs:
-                heapq.heappush(self._returned, seq)
+                self._return(seq)
             self._fetching = False
             self._log.clock.call_at(self._log.clock.now() + 1_000, self.pump)
             return
@@ -386,7 +391,7 @@ class Subscription:
             self._parked_count -= 1
             if seq in self.pending and seq not in self._unsettled:
                 self._keys[key] = seq
-                heapq.heappush(self._returned, seq)
+                self._return(seq)
         if not waiting:
             self._parked.pop(key, None)
 
@@ -401,7 +406,7 @@ class Subscription:
         if attempts:
             self.pending.extras[seq] = Extra(attempts)
         self.redelivered.add(seq)
-        heapq.heappush(self._returned, seq)
+        self._return(seq)
         self._log.settled(self)
         self._log.clock.call_at(self._log.clock.now() + 1_000, self.pump)
 
@@ -428,7 +433,7 @@ class Subscription:
             heapq.heappush(self._due, (due, seq))
             self._arm()
         else:
-            heapq.heappush(self._returned, seq)
+            self._return(seq)
         self._log.settled(self)
         self.pump_soon()
 
@@ -446,7 +451,7 @@ class Subscription:
         if self._left(delivery):
             return True
         self.redelivered.add(delivery.seq)
-        heapq.heappush(self._returned, delivery.seq)
+        self._return(delivery.seq)
         self.pump_soon()
         return True
 
@@ -501,7 +506,7 @@ class Subscription:
             due, seq = heapq.heappop(self._due)
             extra = self.pending.extras.get(seq)
             if extra is not None and extra.due == due and seq in self.pending:
-                heapq.heappush(self._returned, seq)
+                self._return(seq)
         while self._deadlines and self._deadlines[0][0] <= now:
             deadline, _, delivery = heapq.heappop(self._deadlines)
             if self._waits(delivery, deadline):
@@ -549,6 +554,7 @@ class Subscription:
             return False
         self._gone((seq,))
         self._log.settled(self)
+        self.pump_soon()
         return True
 
     def release_all(self) -> None:

@@ -88,12 +88,8 @@ class Upkeep:
         """Store the pending lists that changed, and how far routing has come; a restart routes again from there."""
         if self._log.routed == self._stored_routed and not self._log.unsaved and not self._log.kept:
             return
-        transaction = self._log.open_transaction()
-        self._log.snapshot(transaction, list(self._log.unsaved))
-        routed = self._log.routed
-        transaction.state.append(StateChange("meta", "routed", str(routed).encode()))
-        await self._log.committed()
-        self._stored_routed = routed
+        routed = await self._log.checkpoint()
+        self._stored_routed = max(self._stored_routed, routed)
         self._core.subscriptions.close_bindings(routed)
 
     async def round(self) -> None:

@@ -64,8 +64,11 @@ class Parameters:
         hints = _hints(function)
         for name, parameter in inspect.signature(function).parameters.items():
             self._claim(parameter, hints.get(name, Any))
-        if batch and payload and self.payload_name is None and not self._injected:
+        if batch and payload and not self._takes_messages():
             raise TypeError(f"{location(function)}: with batch= one parameter must take the list of payloads")
+
+    def _takes_messages(self) -> bool:
+        return self.payload_name is not None or bool(self._injected)
 
     def _claim(self, parameter: inspect.Parameter, hint: Any) -> None:
         name = parameter.name
@@ -73,16 +76,17 @@ class Parameters:
         plain = _plain(hint)
         if parameter.kind is parameter.POSITIONAL_ONLY:
             raise TypeError(f"{location(self.function)}: parameter {name!r} cannot be positional-only")
+        variadic = parameter.kind in _VARIADIC
         if depends is not None:
             inner = Parameters(depends.function, self._kinds, payload=False, batch=self._batch)
-            self._codecs += inner._codecs  # noqa: SLF001 - one of this class
+            self._codecs += inner._codecs
             self._dependencies.append((name, depends, inner))
         elif (provide := self._provider(name, plain)) is not None:
             self._injected.append((name, provide))
-        elif self._takes_payload and self.payload_name is None and parameter.kind not in _VARIADIC:
+        elif self._takes_payload and self.payload_name is None and not variadic:
             self.payload_name = name
             self._payload_codec = self._codec(name, self._payload_type(name, plain))
-        elif parameter.default is parameter.empty and parameter.kind not in _VARIADIC:
+        elif not variadic and parameter.default is parameter.empty:
             raise TypeError(
                 f"{location(self.function)}: parameter {name!r} of {self.function.__name__} is claimed by nothing; "
                 "annotate it with Delivery, Message, Principal, Hub or Annotated[X, Depends(f)]"

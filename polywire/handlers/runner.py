@@ -152,7 +152,7 @@ class Runner:
             for delivery in deliveries:
                 delivery.release()
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever a handler raises is an outcome
             self._report(error, deliveries[0])
             for delivery in deliveries:
                 delivery.nack()

@@ -21,6 +21,7 @@ from polywire.core.access import Access, Principal
 from polywire.core.errors import Denied, Invalid, PolywireError
 from polywire.server.problems import Header, send_problem
 from polywire.server.settings import HttpSettings
+from polywire.server.whole_response import WHOLE
 
 __all__ = ["Guard", "credentials", "host_name"]
 
@@ -60,6 +61,7 @@ class Guard:
         elif scope["method"] == "OPTIONS" and _header(scope, b"access-control-request-method") is not None:
             await _preflight(scope, send, origin)
         else:
+            scope.pop(WHOLE, None)  # it would leave out the headers that are added here
             await self._app(scope, receive, _with_cors(send, origin))
 
     def admit(self, scope: Scope) -> bytes | None:
@@ -135,9 +137,15 @@ class Guard:
             secret = api_key.decode("latin-1").strip()
         elif authorization is not None:
             secret = credentials(authorization)
-        elif b"api_key=" in scope["query_string"]:
+        elif b"api_key=" in scope["query_string"] and _cannot_set_headers(scope):
             secret = _query_key(scope["query_string"])
         return self._access.authenticate(secret)
+
+
+def _cannot_set_headers(scope: Scope) -> bool:
+    """A browser's WebSocket and EventSource. Others have no excuse for a key in a URL, which ends up in logs."""
+    upgrade, accept = _header(scope, b"upgrade"), _header(scope, b"accept")
+    return (upgrade or b"").lower() == b"websocket" or b"text/event-stream" in (accept or b"")
 
 
 def credentials(authorization: bytes) -> str:

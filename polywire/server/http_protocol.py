@@ -13,6 +13,7 @@ from uvicorn.server import ServerState
 from polywire.core.errors import DeadlineExceeded, Invalid, LimitExceeded, PolywireError, TooLarge, Unavailable
 from polywire.server.problems import problem, raw_response
 from polywire.server.websocket_protocol import WebSocketProtocol
+from polywire.server.whole_response import offer_whole_response
 
 if TYPE_CHECKING:
     from polywire.server.listener import HttpState
@@ -43,6 +44,7 @@ class HttpProtocol(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        self.access_log = False  # uvicorn's own: it shows query strings, where browsers must put their keys
         self.state = cast("HttpState", server_state)
         self.settings = self.state.settings
         self.phase = _IDLE
@@ -114,6 +116,8 @@ class HttpProtocol(HttpToolsProtocol):
         self.phase = _BODY
         self.body_size = 0
         super().on_headers_complete()
+        if self.cycle is not None:
+            offer_whole_response(self.scope, self.cycle)
 
     def on_body(self, body: bytes) -> None:
         self.body_size += len(body)

@@ -156,7 +156,9 @@ async def test_every_way_to_send_a_key(serve: Serve) -> None:
         f"X-API-Key: {key}",
     ):
         assert (await ask(served, header))[2] == b"GET /echo alice 0", header
-    assert (await ask(served, path=f"/echo?x=1&api_key={key}"))[2] == b"GET /echo alice 0"
+    in_query = f"/echo?x=1&api_key={key}"
+    assert (await ask(served, "Accept: text/event-stream", path=in_query))[2] == b"GET /echo alice 0"
+    assert (await ask(served, path=in_query))[2] == b"GET /echo anonymous 0", "only where no header can be set"
     assert (await ask(served))[2] == b"GET /echo anonymous 0"
     async with connect(f"{served.ws}/room?api_key={key}"), connect(f"{served.ws}/room"):
         await served.until(lambda: len(served.room.members) == 2)
@@ -185,7 +187,7 @@ def test_credentials_nobody_understands(value: bytes) -> None:
 
 async def test_too_many_query_fields(serve: Serve) -> None:
     served = await serve()
-    assert (await ask(served, path="/echo?api_key=x" + "&a=b" * 200))[0] == 400
+    assert (await ask(served, "Accept: text/event-stream", path="/echo?api_key=x" + "&a=b" * 200))[0] == 400
     with pytest.raises(InvalidStatus) as refused:
         await connect(f"{served.ws}/room?api_key=x" + "&a=b" * 200).__aenter__()
     assert refused.value.response.status_code == 400

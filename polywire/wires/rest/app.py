@@ -9,7 +9,8 @@ from typing import Protocol
 from polywire.core.access import Principal
 from polywire.core.core import Core
 from polywire.core.errors import Internal, PolywireError
-from polywire.wires.rest.binding import Response, problem
+from polywire.server.whole_response import WHOLE
+from polywire.wires.rest.binding import JSON, JSON_HEADERS, Response, problem
 from polywire.wires.rest.request import ClientLeft, Receive, Request, Scope, Send
 from polywire.wires.rest.routes import ROUTES
 from polywire.wires.rest.routing import RouteTable
@@ -72,7 +73,9 @@ class RestApp:
             self.counters.errors += 1
             response = problem(Internal("the hub could not answer this request", hint="its log says why"))
         if response is not None:
-            await _send(send, response, scope["method"])
+            answer = scope.get(WHOLE)
+            if response.headers is not JSON_HEADERS or not answer or not answer(response.status, JSON, response.body):
+                await _send(send, response, scope["method"])
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> Response | None:
         method = scope["method"]

@@ -47,7 +47,8 @@ class Response(NamedTuple):
     headers: Headers
 
 
-JSON_HEADERS: Headers = [(b"content-type", b"application/json")]
+JSON = b"application/json"
+JSON_HEADERS: Headers = [(b"content-type", JSON)]
 
 
 def json_response(status: int, value: Any) -> Response:

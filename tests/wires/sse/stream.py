@@ -25,6 +25,7 @@ class EventStream:
 
     def __init__(self, url: str, **given: object) -> None:
         self._session = requests.Session()
+        self._session.headers["Accept"] = "text/event-stream"
         self.response = self._session.get(url, stream=True, timeout=20, **given)  # type: ignore[arg-type]
         assert self.response.status_code == 200, self.response.text
         assert self.response.headers["Content-Type"] == "text/event-stream"

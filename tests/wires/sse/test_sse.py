@@ -204,10 +204,11 @@ def test_access_is_asked_at_the_start_and_while_it_lasts(topic: HttpHub) -> None
     admin = {"Authorization": f"Bearer {made['key']}"}
     viewer = topic.post("/api-keys", json={"name": "viewer", "allow": ["subscribe:t.#"]}, headers=admin).json()["key"]
     events = topic.url + "/topics/t/events"
+    accept = {"Accept": "text/event-stream"}
     assert requests.get(events, timeout=10).status_code == 401
-    assert requests.get(events, params={"api_key": "pw_x_y"}, timeout=10).status_code == 401
+    assert requests.get(events, params={"api_key": "pw_x_y"}, headers=accept, timeout=10).status_code == 401
     writer = topic.post("/api-keys", json={"name": "writer", "allow": ["publish:#"]}, headers=admin).json()["key"]
-    assert requests.get(events, params={"api_key": writer}, timeout=10).status_code == 403
+    assert requests.get(events, params={"api_key": writer}, headers=accept, timeout=10).status_code == 403
     with following(topic, api_key=viewer) as stream:
         topic.post("/topics/t", json=1, headers=admin)
         assert next(stream).data == "1"

@@ -1,0 +1,48 @@
+"""A short answer in one write: what a request handler says for nearly every request, past ASGI's two messages.
+
+uvicorn takes an answer apart into its start and its body, and checks each header; that costs more than all else in a small request. A
+handler that has the whole answer may look for `WHOLE` in its scope and give it at once.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache, partial
+from http import HTTPStatus
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
+__all__ = ["WHOLE", "offer_whole_response"]
+
+WHOLE = "polywire.whole_response"
+"""Key of the scope: ``answer(status, content_type, body) -> bool``; False: send it the ordinary way. ``content_type`` is the handler's own
+constant, never a peer's word: it is not checked for line ends."""
+
+
+def offer_whole_response(scope: Any, cycle: RequestResponseCycle) -> None:
+    scope[WHOLE] = partial(_answer, cycle)
+
+
+def _answer(cycle: RequestResponseCycle, status: int, content_type: bytes, body: bytes) -> bool:
+    if (
+        cycle.response_started
+        or cycle.disconnected
+        or not cycle.keep_alive
+        or cycle.flow.write_paused
+        or cycle.scope["method"] == "HEAD"
+    ):
+        return False
+    head = b"".join([b"%b: %b\r\n" % header for header in cycle.default_headers])
+    cycle.response_started = cycle.response_complete = True
+    cycle.waiting_for_100_continue = False
+    cycle.transport.write(
+        b"%bcontent-type: %b\r\n%bcontent-length: %d\r\n\r\n%b" % (_line(status), content_type, head, len(body), body)
+    )
+    cycle.message_event.set()
+    cycle.on_response()
+    return True
+
+
+@lru_cache
+def _line(status: int) -> bytes:
+    return f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n".encode()

@@ -1,0 +1,272 @@
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from polywire.core.access import Permission, Principal
+from polywire.core.core import Core
+from polywire.core.errors import Conflict, Denied, Invalid, NotFound, PolywireError, Unauthenticated, Unavailable
+from polywire.core.message import Record
+from polywire.core.position import Position
+from polywire.core.routing import Source
+from polywire.core.streams import Earliest, Latest
+from polywire.core.subscription import SubscriptionSettings
+from polywire.core.topics import TopicSettings
+from tests.core.harness import DISK_FULL, Reader, Rig, Taker, until
+from tests.core.test_topics import Make
+
+Do = Callable[[Core, Principal], Awaitable[Any]]
+
+
+async def key(rig: Rig, name: str, *allow: str) -> Principal:
+    _, secret = await rig.core.access.create_key(rig.system, name, list(allow))
+    return rig.core.access.authenticate(secret)
+
+
+async def test_a_hub_without_keys_is_open(rig: Rig) -> None:
+    anonymous = rig.core.access.authenticate(None)
+    assert rig.core.access.open
+    await rig.core.publish(anonymous, "t", [Record(b"x")])
+    assert rig.core.access.keys(anonymous) == []
+
+
+async def test_the_first_key_takes_everything_from_anonymous(rig: Rig) -> None:
+    anonymous = rig.core.access.authenticate(None)
+    await rig.core.publish(anonymous, "t", [Record(b"x")])
+    settings = SubscriptionSettings(name="s", sources=[Source("t")])
+    await rig.core.subscriptions.create(anonymous, settings)
+    reader, taker = Reader(), Taker()
+    rig.core.follow(anonymous, "t", Latest(), reader)
+    rig.core.subscriptions.consume(anonymous, "s", taker)
+    pulling = asyncio.ensure_future(rig.core.subscriptions.pull(anonymous, "s", max=1, wait=30_000))
+    polling = asyncio.ensure_future(rig.core.read(anonymous, "t", Latest(), wait=30_000))
+    await until(lambda: rig.info().consumers == 2 and rig.core.log.by_id[1].waiting)
+    await rig.core.access.create_key(anonymous, "first", ["*:#"])
+    assert isinstance(reader.why, Unauthenticated)
+    assert isinstance(taker.why, Unauthenticated)
+    assert not rig.core.access.open
+    with pytest.raises(Unauthenticated):
+        await pulling
+    await rig.publish("t", "secret")
+    with pytest.raises(Unauthenticated):
+        await polling
+    assert reader.got == []
+    with pytest.raises(Unauthenticated):
+        await rig.core.publish(anonymous, "t", [Record(b"x")])
+    await rig.restart()
+    with pytest.raises(Unauthenticated):
+        await rig.core.publish(rig.core.access.anonymous, "t", [Record(b"x")])
+
+
+async def test_anonymous_keeps_what_it_was_granted(make: Make) -> None:
+    rig = await make(anonymous_allow=["publish:open.#"])
+    await key(rig, "k", "*:#")
+    await rig.core.publish(rig.core.access.anonymous, "open", [Record(b"x", key=b"a")])
+    with pytest.raises(Unauthenticated):
+        await rig.core.publish(rig.core.access.anonymous, "closed", [Record(b"x")])
+
+
+async def test_keys_authenticate_and_survive(rig: Rig) -> None:
+    info, secret = await rig.core.access.create_key(rig.system, "client", ["publish:t.#"])
+    assert secret.startswith(f"pw_{info.id}_")
+    assert len(secret) > 50
+    for again in (rig.quiet, rig.restart, rig.crash_and_start):
+        await again()
+        principal = rig.core.access.authenticate(secret)
+        assert (principal.name, principal.kind) == ("client", "key")
+        assert rig.core.access.keys(rig.system) == [info]
+        for wrong in ("", "x", secret[:-1], secret + "x", f"pw_{info.id}_", f"pw_{info.id}", "pw__", "\udcff", "é"):
+            with pytest.raises(Unauthenticated):
+                rig.core.access.authenticate(wrong)
+    stored = (rig.folder / "hub.db").read_bytes() + (rig.folder / "hub.db-wal").read_bytes()
+    assert secret.rpartition("_")[2].encode() not in stored, "only a hash is stored"
+
+
+async def test_wrong_keys_are_refused(rig: Rig) -> None:
+    create = rig.core.access.create_key
+    await create(rig.system, "k", [])
+    with pytest.raises(Conflict):
+        await create(rig.system, "k", [])
+    for name in ("", "x" * 1_000, "a\n", "hub", "anonymous", "#", "a.*"):
+        with pytest.raises(Invalid):
+            await create(rig.system, name, [])
+    for allow in ("publish", "publish:", ":x", "walk:x", "publish x"):
+        with pytest.raises(Invalid, match="not a permission"):
+            await create(rig.system, "other", [allow])
+
+
+async def test_a_key_that_could_not_be_stored_is_none(rig: Rig) -> None:
+    rig.engine.fault = DISK_FULL
+    with pytest.raises(Unavailable):
+        await rig.core.access.create_key(rig.system, "k", [])
+    rig.engine.fault = None
+    await rig.publish("t", "x")
+    assert rig.core.access.open
+    await rig.restart()
+    assert rig.core.access.open
+
+
+async def test_revocation_reaches_followers_and_consumers_at_once(rig: Rig) -> None:
+    principal = await key(rig, "client", "*:t.#")
+    other = await key(rig, "other", "*:t.#")
+    await rig.publish("t", "x")
+    settings = SubscriptionSettings(name="s", sources=[Source("t")])
+    await rig.core.subscriptions.create(principal, settings)
+    reader, taker, untouched = Reader(), Taker(), Reader()
+    rig.core.follow(principal, "t", Latest(), reader)
+    rig.core.follow(other, "t", Latest(), untouched)
+    taker.consumer = rig.core.subscriptions.consume(principal, "s", taker)
+    await rig.publish("t", "1")
+    await taker.wait(1)
+    await rig.core.access.revoke_key(rig.system, "client")
+    assert isinstance(reader.why, Denied)
+    assert isinstance(taker.why, Denied)
+    await rig.publish("t", "2")
+    await untouched.wait(2)
+    assert reader.payloads == [b"1"]
+    assert len(taker.got) == 1
+    assert rig.info().unsettled == 0, "returned for whoever comes next"
+    with pytest.raises(Denied):
+        await rig.core.publish(principal, "t", [Record(b"x")])
+    with pytest.raises(NotFound):
+        await rig.core.access.revoke_key(rig.system, "client")
+    await rig.crash_and_start()
+    assert [info.name for info in rig.core.access.keys(rig.system)] == ["other"]
+
+
+async def test_the_removal_of_the_last_key_does_not_open_the_hub(rig: Rig) -> None:
+    await key(rig, "k", "*:#")
+    await rig.core.access.revoke_key(rig.system, "k")
+    with pytest.raises(Unauthenticated):
+        await rig.core.publish(rig.core.access.anonymous, "t", [Record(b"x")])
+
+
+async def test_user_in_a_pattern_is_the_principals_name(rig: Rig) -> None:
+    principal = await key(rig, "anna", "publish:home.{user}.#")
+    await rig.core.publish(principal, "home", [Record(b"x", key=b"anna.inbox")])
+    with pytest.raises(Denied):
+        await rig.core.publish(principal, "home", [Record(b"x", key=b"bert.inbox")])
+
+
+async def test_every_record_of_a_batch_is_checked(rig: Rig) -> None:
+    principal = await key(rig, "k", "publish:t.a")
+    with pytest.raises(Denied):
+        await rig.core.publish(principal, "t", [Record(b"x", key=b"a"), Record(b"x", key=b"b")])
+    with pytest.raises(Denied):
+        await rig.core.publish(principal, "t", [Record(b"x")])
+    with pytest.raises(NotFound):
+        rig.core.topic_info(rig.system, "t")
+
+
+async def test_a_subscription_belongs_to_its_principal(rig: Rig) -> None:
+    owner = await key(rig, "owner", "subscribe:t.#")
+    thief = await key(rig, "thief", "subscribe:t.#", "publish:#")
+    manager = await key(rig, "manager", "manage:s")
+    subscriptions = rig.core.subscriptions
+    settings = SubscriptionSettings(name="s", sources=[Source("t")])
+    await subscriptions.create(owner, settings)
+    await rig.publish("t", "1")
+    await rig.quiet()
+    for principal, error in ((thief, Denied), (rig.core.access.anonymous, Unauthenticated)):
+        for doing in (
+            subscriptions.create(principal, settings),
+            subscriptions.pull(principal, "s", max=1),
+            subscriptions.peek(principal, "s"),
+            subscriptions.purge(principal, "s"),
+            subscriptions.peek(principal, "s", kind="dead"),
+            subscriptions.redrive(principal, "s"),
+            subscriptions.reset(principal, "s", Earliest()),
+            subscriptions.delete(principal, "s"),
+        ):
+            with pytest.raises(error):
+                await doing
+        assert subscriptions.list(principal) == []
+    assert [info.name for info in subscriptions.list(owner)] == ["s"]
+    assert [info.name for info in subscriptions.list(manager)] == ["s"]
+    [delivery] = await subscriptions.pull(owner, "s", max=1)
+    with pytest.raises(Denied):
+        await subscriptions.ack(thief, "s", [delivery.token])
+    await subscriptions.reject(owner, "s", [delivery.token], "no")
+    await rig.quiet()
+    assert len(await subscriptions.peek(owner, "s", kind="dead")) == 1, "and so do its dead letters"
+    assert await subscriptions.redrive(owner, "s") == 1
+    await subscriptions.purge(manager, "s")
+
+
+SETTINGS = SubscriptionSettings(name="new", sources=[Source("t", key="k")])
+
+
+async def _prepare(rig: Rig) -> None:
+    rig.batch = 2
+    await rig.publish("t", Record(b"x", key=b"k"), Record(b"y", key=b"k", flags=1))
+    await rig.subscribe("s", "t")
+    await rig.publish("t", Record(b"z", key=b"k"))
+    await rig.core.publish(rig.system, "t", [Record(b"x", id="d")], due=rig.clock.now() + 60_000)
+    await rig.quiet()
+
+
+async def _calling(value: Any) -> Any:
+    return value
+
+
+ACTIONS: dict[str, tuple[str, Do]] = {
+    "publish": ("publish:t.k", lambda core, who: core.publish(who, "t", [Record(b"x", key=b"k")])),
+    "post": ("publish:t.k", lambda core, who: _later(lambda: core.post(who, "t", [Record(b"x", key=b"k")]))),
+    "read": ("subscribe:t.#", lambda core, who: core.read(who, "t", Earliest())),
+    "read a key": ("subscribe:t.k", lambda core, who: core.read(who, "t", Earliest(), key="k")),
+    "follow": ("subscribe:t.#", lambda core, who: _later(lambda: core.follow(who, "t", Latest(), Reader()))),
+    "message": ("subscribe:t.#", lambda core, who: core.message(who, "t", Position(1, 0, 0))),
+    "latest": ("subscribe:t.k", lambda core, who: core.latest(who, "t", b"k")),
+    "latest_all": ("subscribe:t.#", lambda core, who: core.latest_all(who, "t")),
+    "delayed": ("subscribe:t.#", lambda core, who: core.delayed(who, "t")),
+    "topic_info": ("subscribe:t.#", lambda core, who: _later(lambda: core.topic_info(who, "t"))),
+    "create_topic": ("manage:made", lambda core, who: core.create_topic(who, TopicSettings("made"))),
+    "delete_topic": ("manage:t", lambda core, who: core.delete_topic(who, "t")),
+    "subscribe": ("subscribe:t.k", lambda core, who: core.subscriptions.create(who, SETTINGS)),
+    "consume": ("manage:s", lambda core, who: _later(lambda: core.subscriptions.consume(who, "s", Taker()))),
+    "pull": ("manage:s", lambda core, who: core.subscriptions.pull(who, "s", max=1)),
+    "peek": ("manage:s", lambda core, who: core.subscriptions.peek(who, "s")),
+    "purge": ("manage:s", lambda core, who: core.subscriptions.purge(who, "s")),
+    "pause": ("manage:s", lambda core, who: core.subscriptions.pause(who, "s")),
+    "reset": ("manage:s", lambda core, who: core.subscriptions.reset(who, "s", Earliest())),
+    "info": ("manage:s", lambda core, who: _later(lambda: core.subscriptions.info(who, "s"))),
+    "delete": ("manage:s", lambda core, who: core.subscriptions.delete(who, "s")),
+    "keys": ("admin:#", lambda core, who: _later(lambda: core.access.keys(who))),
+    "create_key": ("admin:#", lambda core, who: core.access.create_key(who, "new", [])),
+    "revoke_key": ("admin:#", lambda core, who: core.access.revoke_key(who, "unused")),
+}
+
+
+async def _later(call: Callable[[], Any]) -> Any:
+    return call()
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+async def test_every_action_of_the_core_asks(rig: Rig, action: str) -> None:
+    needed, do = ACTIONS[action]
+    await _prepare(rig)
+    await key(rig, "unused", "publish:nothing")
+    narrow = ["publish:t.other", "subscribe:t.other", "manage:other", "admin:other", "call:#", f"{needed.split(':')[0]}:x.#"]
+    revoked = await key(rig, "revoked", "*:#")
+    await rig.core.access.revoke_key(rig.system, "revoked")
+    refused = [
+        (rig.core.access.anonymous, Unauthenticated),
+        (await key(rig, "nothing"), Denied),
+        (await key(rig, "narrow", *narrow), Denied),
+        (revoked, Denied),
+    ]
+    before = sorted(topic.name for topic in rig.core.topics(rig.system))
+    for principal, error in refused:
+        with pytest.raises(error) as caught:
+            await do(rig.core, principal)
+        assert isinstance(caught.value, PolywireError)
+        assert caught.value.hint
+    assert sorted(topic.name for topic in rig.core.topics(rig.system)) == before
+    await do(rig.core, await key(rig, "enough", needed))
+
+
+@pytest.mark.parametrize("text", ["publish:a.#", "*:#", "subscribe:a.*.b"])
+def test_permissions(text: str) -> None:
+    permission = Permission.parse(text)
+    assert f"{permission.action}:{permission.pattern}" == text
