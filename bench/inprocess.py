@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import bisect
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
@@ -117,21 +118,23 @@ async def _closed_loop(publish: Callable[[], Awaitable[object]], publishers: int
 
 
 class _Taken:
-    """How many messages were taken, and the wait for that. As a sink it does the least a consumer can do."""
+    """How many messages were taken, and the waits for that. As a sink it does the least a consumer can do."""
 
     def __init__(self) -> None:
         self.count = 0
-        self._wake = asyncio.Event()
+        self._waiting: list[tuple[int, asyncio.Event]] = []
 
     def add(self, number: int) -> None:
         self.count += number
-        self._wake.set()
+        while self._waiting and self._waiting[0][0] <= self.count:
+            self._waiting.pop(0)[1].set()
 
     async def at_least(self, number: int) -> None:
-        async with asyncio.timeout(_STALL):
-            while self.count < number:
-                self._wake.clear()
-                await self._wake.wait()
+        if self.count < number:
+            reached = asyncio.Event()
+            bisect.insort(self._waiting, (number, reached), key=lambda waiting: waiting[0])
+            async with asyncio.timeout(_STALL):
+                await reached.wait()
 
     def deliver(self, deliveries: Sequence[Delivery]) -> None:
         for delivery in deliveries:

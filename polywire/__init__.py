@@ -1,23 +1,8 @@
 """Polywire: one hub; declare topics once, and every protocol speaks them."""
 
 # The application
-from polywire.hub import Hub
-from polywire.router import Router
-from polywire.topic import Topic
-from polywire.message import Message
-
 # Handlers
 from polywire.core.access import Principal
-from polywire.core.subscription import Delivery
-from polywire.handlers.injection import Depends
-from polywire.handlers.outcomes import Again, Reject, Retry
-
-# Positions and receipts
-from polywire.core.message import Receipt
-from polywire.core.position import Cursor, Position
-
-# Settings
-from polywire.core.limits import Limits
 
 # Errors
 from polywire.core.errors import (
@@ -34,6 +19,20 @@ from polywire.core.errors import (
     Unavailable,
     Unsupported,
 )
+
+# Settings
+from polywire.core.limits import Limits
+
+# Positions and receipts
+from polywire.core.message import Receipt
+from polywire.core.position import Cursor, Position
+from polywire.core.subscription import Delivery
+from polywire.handlers.injection import Depends
+from polywire.handlers.outcomes import Again, Reject, Retry
+from polywire.hub import Hub
+from polywire.message import Message
+from polywire.router import Router
+from polywire.topic import Topic
 
 __version__ = "0.1.0"
 
@@ -59,8 +58,8 @@ __all__ = [
     "Reject",
     "Retry",
     "Router",
-    "Topic",
     "TooLarge",
+    "Topic",
     "Unauthenticated",
     "Unavailable",
     "Unsupported",

@@ -29,7 +29,6 @@ __all__ = ["Declarations", "Declaring", "HandlerDeclaration", "Router"]
 T = TypeVar("T")
 P = ParamSpec("P")
 R = TypeVar("R")
-Result_contra = TypeVar("Result_contra", contravariant=True)
 
 Duration = str | float
 
@@ -44,20 +43,52 @@ class HandlerDeclaration(msgspec.Struct):
     concurrency: int
 
 
-class Declaring(Generic[Result_contra]):
-    """The decorator that `subscribe` returns: it takes functions whose result is a ``Result`` and leaves them as they
-    are."""
+class Declaring(Generic[T]):
+    """The decorator of a handler whose results are published to a ``Topic[T]``; it leaves the function as it is.
+
+    One overload for each kind of result, so that the function keeps its own to type checkers, too.
+    """
 
     def __init__(self, declare: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
         self._declare = declare
 
     @overload
-    def __call__(
-        self: Declaring[R], function: Callable[P, Coroutine[Any, Any, R]]
-    ) -> Callable[P, Coroutine[Any, Any, R]]: ...
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]: ...
 
     @overload
-    def __call__(self: Declaring[R], function: Callable[P, R]) -> Callable[P, R]: ...
+    def __call__(
+        self, function: Callable[P, Coroutine[Any, Any, T | None]]
+    ) -> Callable[P, Coroutine[Any, Any, T | None]]: ...
+
+    @overload
+    def __call__(
+        self, function: Callable[P, Coroutine[Any, Any, list[T]]]
+    ) -> Callable[P, Coroutine[Any, Any, list[T]]]: ...
+
+    @overload
+    def __call__(
+        self, function: Callable[P, Coroutine[Any, Any, list[T] | None]]
+    ) -> Callable[P, Coroutine[Any, Any, list[T] | None]]: ...
+
+    @overload
+    def __call__(
+        self, function: Callable[P, Coroutine[Any, Any, T | list[T] | None]]
+    ) -> Callable[P, Coroutine[Any, Any, T | list[T] | None]]: ...
+
+    @overload
+    def __call__(self, function: Callable[P, T]) -> Callable[P, T]: ...
+
+    @overload
+    def __call__(self, function: Callable[P, T | None]) -> Callable[P, T | None]: ...
+
+    @overload
+    def __call__(self, function: Callable[P, list[T]]) -> Callable[P, list[T]]: ...
+
+    @overload
+    def __call__(self, function: Callable[P, list[T] | None]) -> Callable[P, list[T] | None]: ...
+
+    @overload
+    def __call__(self, function: Callable[P, T | list[T] | None]) -> Callable[P, T | list[T] | None]: ...
 
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
         return self._declare(function)
@@ -182,7 +213,7 @@ class Declarations:
         ack_timeout: Duration | None = None,
         batch: int | None = None,
         concurrency: int = 1,
-    ) -> Declaring[T | list[T] | None]: ...
+    ) -> Declaring[T]: ...
 
     @overload
     def subscribe(
@@ -199,7 +230,7 @@ class Declarations:
         ack_timeout: Duration | None = None,
         batch: int | None = None,
         concurrency: int = 1,
-    ) -> Declaring[object]: ...
+    ) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
 
     def subscribe(
         self,
@@ -215,7 +246,7 @@ class Declarations:
         ack_timeout: Duration | None = None,
         batch: int | None = None,
         concurrency: int = 1,
-    ) -> Declaring[Any]:
+    ) -> Any:
         """Run the decorated function for every message of these topics (or patterns of names), at least once.
 
         ``publish``: where its result (or a list of them) goes, in one commit with the acknowledgement. ``key`` and
@@ -229,6 +260,7 @@ class Declarations:
         if ack not in ("auto", "manual"):
             raise ValueError(f"ack is 'auto' or 'manual', not {ack!r}")
         begin = start_of(start)
+        chosen = [self._source(source, key, headers) for source in sources]
 
         def declare(function: Callable[..., Any]) -> Callable[..., Any]:
             self.may_declare()
@@ -244,7 +276,7 @@ class Declarations:
                 raise ValueError(f"{location(function)}: ack='manual' goes with neither batch= nor publish=")
             settings = SubscriptionSettings(
                 name=full,
-                sources=[self._source(source, key, headers) for source in sources],
+                sources=chosen,
                 ordered=ordered,
                 attempts=policy.attempts,
                 backoff=policy.backoff(),
@@ -289,7 +321,12 @@ class Router(Declarations):
         return self._required().core
 
     def run_from_thread(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        return self._required().run_from_thread(coroutine)
+        try:
+            hub = self._required()
+        except Invalid:
+            coroutine.close()
+            raise
+        return hub.run_from_thread(coroutine)
 
     def _required(self) -> Hub:
         if self._hub is None:

@@ -27,11 +27,17 @@ if TYPE_CHECKING:
 __all__ = ["ServeSettings", "Server", "run"]
 
 LISTENERS = ("http",)
-"""Everything that listens, by the name it has in settings, flags and the ready line. REST, SSE and WebSocket mount on ``http``."""
+"""Everything that listens, by the name it has in settings, flags and the ready line.
+
+REST, SSE and WebSocket mount on ``http``.
+"""
 
 
 class ServeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``only``: listen for these alone; ``without``: not for these. ``open``: be reachable from elsewhere without API keys."""
+    """``only``:
+
+    listen for these alone; ``without``: not for these. ``open``: be reachable from elsewhere without API keys.
+    """
 
     http: HttpSettings = HttpSettings()
     rest: rest.RestSettings = rest.RestSettings()
@@ -53,7 +59,9 @@ class Server:
         self.http: HttpListener | None = None
         unknown = [name for name in (*self.settings.only, *self.settings.without) if name not in LISTENERS]
         if unknown:
-            raise Invalid(f"no protocol listens under the name {unknown[0]!r}", hint=f"there are: {', '.join(LISTENERS)}")
+            raise Invalid(
+                f"no protocol listens under the name {unknown[0]!r}", hint=f"there are: {', '.join(LISTENERS)}"
+            )
 
     @property
     def urls(self) -> dict[str, str]:
@@ -66,7 +74,7 @@ class Server:
 
     def ready_line(self) -> bytes:
         """The machine contract's one line of JSON."""
-        from polywire import __version__  # noqa: PLC0415 - the package imports this module's users
+        from polywire import __version__
 
         return msgspec.json.encode({
             "ready": True,
@@ -90,7 +98,7 @@ class Server:
             raise
 
     def _http(self, settings: ServeSettings) -> HttpListener:
-        from polywire import __version__  # noqa: PLC0415 - see ready_line
+        from polywire import __version__
 
         core = self.hub.core
         self._require_loopback(settings.http.host)
@@ -144,9 +152,11 @@ def run(
     started: Callable[[Server], None] | None = None,
     **http: Any,
 ) -> None:
-    """Serve until SIGINT or SIGTERM; ``started`` is called once everything listens. A second signal ends the process at once.
+    """Serve until SIGINT or SIGTERM; ``started`` is called once everything listens. A second signal ends the process
+    at once.
 
-    ``engine`` None: the embedded one, in the hub's data folder. ``http`` are fields of `HttpSettings`: ``hub.run(port=8080)``.
+    ``engine`` None: the embedded one, in the hub's data folder. ``http`` are fields of `HttpSettings`:
+    ``hub.run(port=8080)``.
     """
     settings = settings or ServeSettings()
     if http:
@@ -155,9 +165,7 @@ def run(
         runner.run(_serve(hub, settings, engine, started or _announce))
 
 
-async def _serve(
-    hub: Hub, settings: ServeSettings, engine: Engine | None, started: Callable[[Server], None]
-) -> None:
+async def _serve(hub: Hub, settings: ServeSettings, engine: Engine | None, started: Callable[[Server], None]) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     server = Server(hub, settings)
@@ -184,13 +192,13 @@ async def _serve(
 
 def _announce(server: Server) -> None:
     for name, url in server.urls.items():
-        print(f"{server.hub.name}: {name} on {url}", file=sys.stderr, flush=True)
+        sys.stderr.write(f"{server.hub.name}: {name} on {url}\n")
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     if sys.platform == "win32":
         return None
-    import uvloop  # noqa: PLC0415 - not there on Windows
+    import uvloop
 
     return uvloop.new_event_loop
 
@@ -200,4 +208,3 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-

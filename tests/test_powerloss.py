@@ -1,8 +1,7 @@
 """The power goes at a random moment of a busy hub: what it had acknowledged or delivered by then must be there.
 
-The disk is that of `tests.powerloss`. At random operations of it an image is taken, together with how much the clients had
-been told
-(`Life.told` only grows). A fresh core opens each image and is asked about all of that.
+The disk is that of `tests.powerloss`. At random operations of it an image is taken, together with how much the clients
+had been told (`Life.told` only grows). A fresh core opens each image and is asked about all of that.
 """
 
 from __future__ import annotations
@@ -43,8 +42,8 @@ HOUR = 3_600_000
 
 
 class Told(NamedTuple):
-    """Something the hub said. ``what``: acknowledged, delivered, settled, rejected, returned, delayed, cancelled; and before
-    that what was asked for: settling, rejecting, cancelling."""
+    """Something the hub said. ``what``: acknowledged, delivered, settled, rejected, returned, delayed, cancelled; and
+    before that what was asked for: settling, rejecting, cancelling."""
 
     what: str
     topic: str

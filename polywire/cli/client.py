@@ -27,9 +27,16 @@ class Answer(NamedTuple):
     def json(self) -> Any:
         """Raises `Failure` where it is not JSON: something else than a hub answered."""
         try:
-            return json.loads(self.body)
+            return json.loads(self.body, object_hook=_View)
         except ValueError:
             raise Failure("what answered is not a hub: its answer is not JSON", hint="check --url") from None
+
+
+class _View(dict[str, Any]):
+    """An object in an answer. What must be there and is not, is a failure and no `KeyError`."""
+
+    def __missing__(self, name: str) -> Any:
+        raise Failure(f"what answered is not a hub, or one of another version: no {name!r} in its answer")
 
 
 class Refused(Failure):

@@ -83,7 +83,7 @@ def tries(server: Server) -> list[Try]:
     topic, payload = _example(server.hub)
     target = shlex.quote(f"{url}/topics/{topic}")
     key = "" if server.access == "open" else ' -H "Authorization: Bearer $POLYWIRE_KEY"'
-    socket = url.replace("http", "ws", 1) + f"/ws/{topic}?from=earliest"
+    socket = url.replace("http", "ws", 1) + f"/ws/{_untyped(server.hub) or topic}?from=earliest"
     data = shlex.quote(payload)
     polywire, at = _command("polywire"), "" if url == DEFAULT_URL else f" --url {url}"
     return [
@@ -109,6 +109,11 @@ def _example(hub: Hub) -> tuple[str, str]:
         if payload is not None:
             return topic.name, payload
     return "chat", '"hello"'
+
+
+def _untyped(hub: Hub) -> str | None:
+    """A topic that takes what people type."""
+    return next((topic.name for topic in hub.topics if topic.contract.codec.untyped), None)
 
 
 def _command(name: str) -> str:

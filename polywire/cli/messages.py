@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import Any
 
@@ -31,11 +32,18 @@ def _row(one: dict[str, Any]) -> tuple[object, ...]:
         f"due {one['due']}" if one["due"] else one["state"],
         headers.get("polywire-attempts", one["attempts"]),
         headers.get("polywire-topic", message["topic"]),
-        headers.get("polywire-key") if "polywire-topic" in headers else message["key"],
+        _text(headers.get("polywire-key")) if "polywire-topic" in headers else message["key"],
         message["time"],
         headers.get("polywire-reason"),
         shown_data(message),
     )
+
+
+def _text(value: Any) -> str | None:
+    """Of a header: bytes are shown as ``{"base64": …}``."""
+    if isinstance(value, dict):
+        return base64.b64decode(value["base64"]).decode("utf-8", "replace")
+    return None if value is None else str(value)
 
 
 def shown_data(message: dict[str, Any]) -> str:

@@ -30,7 +30,10 @@ class Action(StrEnum):
 
 
 class Permission(msgspec.Struct, frozen=True):
-    """``publish:readings.#``: an action (or ``*``) on a pattern of dotted addresses or names; ``{user}`` is the principal's name."""
+    """``publish:readings.#``:
+
+    an action (or ``*``) on a pattern of dotted addresses or names; ``{user}`` is the principal's name.
+    """
 
     action: str
     pattern: str
@@ -50,7 +53,9 @@ class Permission(msgspec.Struct, frozen=True):
 class Principal:
     """Who is asking, whatever wire they came by."""
 
-    def __init__(self, name: str, kind: str, permissions: Sequence[Permission] = (), *, everything: bool = False) -> None:
+    def __init__(
+        self, name: str, kind: str, permissions: Sequence[Permission] = (), *, everything: bool = False
+    ) -> None:
         self.name = name
         self.kind = kind
         self.active = True
@@ -76,7 +81,8 @@ class Principal:
 
     def _decide(self, action: Action, name: str) -> bool:
         return any(
-            p.action in (action, "*") and covers(p.pattern.replace("{user}", self.name), name) for p in self._permissions
+            p.action in (action, "*") and covers(p.pattern.replace("{user}", self.name), name)
+            for p in self._permissions
         )
 
     def on_revoked(self, callback: Callable[[], None]) -> Callable[[], None]:
@@ -135,7 +141,10 @@ class Access:
             self._add(msgspec.msgpack.decode(value, type=StoredKey))
 
     def authenticate(self, secret: str | None) -> Principal:
-        """The principal of an API key; `anonymous` without one. Raises `Unauthenticated` for a key that is not known."""
+        """The principal of an API key; `anonymous` without one.
+
+        Raises `Unauthenticated` for a key that is not known.
+        """
         if secret is None:
             return self.anonymous
         _, _, rest = secret.partition("_")
@@ -154,7 +163,9 @@ class Access:
         if principal.allows(action, name):
             return
         if principal.kind == "anonymous":
-            raise Unauthenticated(f"{action} on {name!r} needs an API key", hint="send Authorization: Bearer KEY, or X-API-Key")
+            raise Unauthenticated(
+                f"{action} on {name!r} needs an API key", hint="send Authorization: Bearer KEY, or X-API-Key"
+            )
         raise Denied(f"{principal.name!r} may not {action} {name!r}", hint=f"grant it {action}:{name}")
 
     def keys(self, principal: Principal) -> list[ApiKeyInfo]:

@@ -39,7 +39,7 @@ def check_record(record: Record, limits: Limits) -> None:
 def _check_headers(record: Record, limits: Limits) -> None:
     size = 0
     for name, value in record.headers:
-        if not isinstance(name, str) or not _storable(value):
+        if not _storable(name, value):
             wrong = f"$.headers.{str(name)[:80]}"
             raise Invalid(f"header {str(name)[:80]!r} cannot be stored", fields=[FieldError(wrong, _HEADER_VALUES)])
         size += len(name) + (len(value) if isinstance(value, (str, bytes)) else 8)
@@ -47,9 +47,11 @@ def _check_headers(record: Record, limits: Limits) -> None:
         raise TooLarge(f"headers have at most {limits.headers_size} bytes, not {size}")
 
 
-def _storable(value: object) -> bool:
+def _storable(name: object, value: object) -> bool:
+    if not isinstance(name, str) or not _is_unicode(name):
+        return False
     if isinstance(value, str):
-        return value.isascii() or _is_unicode(value)
+        return _is_unicode(value)
     if isinstance(value, int):
         return -_INTEGER <= value < _INTEGER
     return value is None or isinstance(value, (bytes, float))
@@ -57,6 +59,8 @@ def _storable(value: object) -> bool:
 
 def _is_unicode(value: str) -> bool:
     """Lone surrogates are no characters, and no encoding has them."""
+    if value.isascii():
+        return True
     try:
         value.encode()
     except UnicodeEncodeError:

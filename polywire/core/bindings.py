@@ -29,12 +29,12 @@ class Bindings:
 
     def add(self, subscription: Subscription, source: Source) -> None:
         """From now on."""
-        self._add(Binding(subscription, source, self._log.next_seq), self._core.topics_of(source))
+        self._add(Binding(subscription, source, self._log.next_seq), self._core.catalog.of(source))
 
     def restore(self, subscription: Subscription, stored: StoredBinding) -> None:
         """What a topic held when it lost its name may still have to be routed, so those are taken in too."""
         binding = Binding(subscription, stored.source, stored.start, stored.end)
-        self._add(binding, self._core.topics_of(stored.source, deleted=True))
+        self._add(binding, self._core.catalog.of(stored.source, deleted=True))
         if stored.end != FOREVER:
             self._closing.append(binding)
 
@@ -58,7 +58,7 @@ class Bindings:
             self._by_topic.pop(place, None)
         if binding in binding.subscription.bindings:
             binding.subscription.bindings.remove(binding)
-        for topic in self._core.topics_of(binding.source, deleted=True):
+        for topic in self._core.catalog.of(binding.source, deleted=True):
             binding.detach(topic)
 
     def close(self, routed: int) -> list[Subscription]:

@@ -1,7 +1,9 @@
 """What a dead letter tells of its life, and how a redriven message gets its old shape back.
 
-A dead letter is a copy of the message in topic ``_dead``, under the name of its subscription as key, with a trail of headers. Which of
-them wait to be looked at is the pending list of a subscription of kind ``dead``: so they are listed, purged and moved like any other.
+A dead letter is a copy of the message in topic ``_dead``, under the name of its subscription as key, with a trail of
+headers. Which of them wait to be looked at is the pending list of a subscription of kind ``dead``: so they are listed,
+purged and moved
+like any other.
 """
 
 from __future__ import annotations
@@ -52,7 +54,7 @@ def _copy(record: Record, trail: list[Header], key: bytes) -> Record:
     """Retained, idempotency and expiry belong to the first publish; a dead letter must not have them."""
     copy = msgspec.structs.replace(record)
     if record.key is not None:
-        trail.append(("polywire-key", record.key))
+        trail.append(("polywire-key", _readable(record.key)))
     copy.headers = [*_without_trail(record), *trail]
     copy.key = key
     copy.flags &= ~(Flag.DEDUP | Flag.RETAINED)
@@ -67,13 +69,21 @@ def original(message: Message) -> Message:
     trail = dict(header for header in message.record.headers if header[0] in _TRAIL)
     key = trail.get("polywire-key")
     record = msgspec.structs.replace(message.record)
-    record.key = key if isinstance(key, bytes) else None
+    record.key = key.encode() if isinstance(key, str) else key
     record.headers = _without_trail(record)
     try:
         position = Position.parse(str(trail.get("polywire-position")))
     except Invalid:
         position = message.position
     return Message(str(trail.get("polywire-topic", message.topic)), record, message.seq, position, message.appended)
+
+
+def _readable(key: bytes) -> str | bytes:
+    """Text wherever a key is text, for those who read the headers."""
+    try:
+        return key.decode()
+    except UnicodeDecodeError:
+        return key
 
 
 def _without_trail(record: Record) -> list[Header]:

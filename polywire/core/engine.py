@@ -1,16 +1,16 @@
 """Where topics live: the interface between the core and an engine.
 
-The core runs on one event loop and holds what is hot (heads, tails, pending lists, indexes). An engine makes it durable. The core
-fills a `Commit` on the loop; the engine writes it as one transaction and says so. One commit is under way at a time; appends
-that arrive meanwhile join the next (group commit). Life of an engine, each step once:
+The core runs on one event loop and holds what is hot (heads, tails, pending lists, indexes). An engine makes it
+durable. The core fills a `Commit` on the loop; the engine writes it as one transaction and says so. One commit is
+under way at a time; appends that arrive meanwhile join the next (group commit). Life of an engine, each step once:
 
     1. ``open()``     blocking; locks the data, recovers it, tells what is there
     2. ``load(...)``  blocking; state, pending chunks, retained keys
     3. ``start(loop)`` threads run; ``submit`` and the async reads are allowed from here on
     4. ``close()``    blocking; everything submitted is finished first
 
-Every message has an offset in its topic and a hub-wide sequence number (``seq``); both are given by the core when it takes an
-append, before the commit. A commit that fails leaves gaps in both.
+Every message has an offset in its topic and a hub-wide sequence number (``seq``); both are given by the core when it
+takes an append, before the commit. A commit that fails leaves gaps in both.
 """
 
 from __future__ import annotations
@@ -81,7 +81,8 @@ class PendingChunk(NamedTuple):
     """A window of `polywire.core.pending.CHUNK` sequence numbers of one subscription.
 
     ``bits``: little-endian bitmap of what is pending. ``extras``: opaque bytes (attempts, due times), ``b""`` if none.
-    ``through``: routing is reflected for every seq below this. An empty chunk (no bits) may be stored, for its ``through``.
+    ``through``: routing is reflected for every seq below this. An empty chunk (no bits) may be stored, for its
+    ``through``.
     """
 
     subscription: int
@@ -120,7 +121,17 @@ class Commit:
     """One transaction, filled by the core, applied whole or not at all, in the order of the fields below."""
 
     __slots__ = (
-        "appends", "deleted_rows", "delayed", "dropped_subscriptions", "dropped_topics", "messages", "pending", "retained", "size", "state", "undelayed",
+        "appends",
+        "delayed",
+        "deleted_rows",
+        "dropped_subscriptions",
+        "dropped_topics",
+        "messages",
+        "pending",
+        "retained",
+        "size",
+        "state",
+        "undelayed",
     )
 
     def __init__(self) -> None:
@@ -143,8 +154,15 @@ class Commit:
 
     def __bool__(self) -> bool:
         return bool(
-            self.appends or self.pending or self.state or self.retained or self.delayed or self.undelayed
-            or self.deleted_rows or self.dropped_topics or self.dropped_subscriptions
+            self.appends
+            or self.pending
+            or self.state
+            or self.retained
+            or self.delayed
+            or self.undelayed
+            or self.deleted_rows
+            or self.dropped_topics
+            or self.dropped_subscriptions
         )
 
 
@@ -178,7 +196,10 @@ class Engine(Protocol):
         ...
 
     def scan(self, seq: int) -> Iterator[Batch]:
-        """Batches from ``seq`` on in order, for recovery (``Batch.topic`` is ``""``: the core names it). Before `start`."""
+        """Batches from ``seq`` on in order, for recovery (``Batch.topic`` is ``""``:
+
+        the core names it). Before `start`.
+        """
         ...
 
     def next_seq(self) -> int:
@@ -188,18 +209,22 @@ class Engine(Protocol):
     def start(self, loop: asyncio.AbstractEventLoop) -> None: ...
 
     def submit(self, commit: Commit, done: Done) -> None:
-        """Write ``commit`` durably, then call ``done(commit, None)`` on the loop; or ``done(commit, error)`` after nothing of
-        it was written (`Unavailable` when the disk is full, `Internal` otherwise). Called only when no commit is under way."""
+        """Write ``commit`` durably, then call ``done(commit, None)`` on the loop; or ``done(commit, error)`` after
+        nothing of
+        it was written (`Unavailable` when the disk is full, `Internal` otherwise). Called only when no commit is under
+        way."""
         ...
 
     async def read(self, topic_id: int, offset: int, *, messages: int, size: int) -> list[Batch]:
         """Stored batches of a topic from ``offset`` on (the first may begin at it, never before), up to about so many
-        messages or payload bytes, at least one message if there is one. Raises `Internal` for a row whose checksum is wrong,
+        messages or payload bytes, at least one message if there is one. Raises `Internal` for a row whose checksum is
+        wrong,
         naming topic and offset. ``Batch.topic`` is ``""``."""
         ...
 
     async def read_seqs(self, seqs: Sequence[int]) -> list[Batch]:
-        """The messages with these ascending sequence numbers, as batches cut to exactly them; missing ones are left out."""
+        """The messages with these ascending sequence numbers, as batches cut to exactly them; missing ones are left
+        out."""
         ...
 
     async def rows(self, topic_id: int, *, offset: int = 0, limit: int = 1000) -> list[RowSpan]:

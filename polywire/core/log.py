@@ -1,9 +1,9 @@
 """The log: appends in, commits, and what is committed out to subscriptions and followers.
 
-One commit is under way at a time. While it runs, appends and settlements gather in the open transaction, which goes next
-(group commit). Offsets and sequence numbers are given when an append is taken, so a commit that fails leaves a gap. Only what is
-committed is published; publication is routing (into pending lists) and fan-out (to live followers), in the order of appends, in
-slices of about a millisecond so that no commit, however large, holds the loop.
+One commit is under way at a time. While it runs, appends and settlements gather in the open transaction, which goes
+next (group commit). Offsets and sequence numbers are given when an append is taken, so a commit that fails leaves a
+gap. Only what is committed is published; publication is routing (into pending lists) and fan-out (to live followers),
+in the order of appends, in slices of about a millisecond so that no commit, however large, holds the loop.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from polywire.core.clock import Clock
@@ -74,7 +74,7 @@ class Log:
         self.expiring = False  # some message has an expiry
         self.commits = 0
         self.failures = 0
-        self.on_overflow: Callable[[Topic], None] = lambda topic: None
+        self.on_overflow: Callable[[Topic], None] = lambda _topic: None
         self._open = Transaction()
         self._writing: Transaction | None = None
         self._open_volatile: list[Batch] = []
@@ -104,7 +104,9 @@ class Log:
     def admit(self, topic: Topic, size: int) -> None:
         """Whether so many bytes have room. Raises `Unavailable`, `LimitExceeded`."""
         if self.full is not None:
-            raise Unavailable(self.full, retry_after=5, hint="free space, or raise the limit; reading and acknowledging go on")
+            raise Unavailable(
+                self.full, retry_after=5, hint="free space, or raise the limit; reading and acknowledging go on"
+            )
         if self.uncommitted > 4 * self.limits.uncommitted_size:
             raise Unavailable("publishes arrive faster than the disk takes them", retry_after=1)
         if topic.size + topic.uncommitted + size > topic.hard_limit:
@@ -151,7 +153,13 @@ class Log:
             last.size += size
             return
         batch = Batch(
-            topic=topic.name, topic_id=topic.id, epoch=topic.epoch, seq=seq, offset=offset, appended=self.clock.now(), records=records
+            topic=topic.name,
+            topic_id=topic.id,
+            epoch=topic.epoch,
+            seq=seq,
+            offset=offset,
+            appended=self.clock.now(),
+            records=records,
         )
         batch.size = size
         batches.append(batch)
@@ -179,9 +187,7 @@ class Log:
                     topic.id, key, seq + index, offset + index, self.clock.now(), kept
                 )
 
-    def _take_volatile(
-        self, topic: Topic, records: Sequence[Record], seq: int, offset: int, told: Told | None
-    ) -> None:
+    def _take_volatile(self, topic: Topic, records: Sequence[Record], seq: int, offset: int, told: Told | None) -> None:
         if told is not None:
             self._volatile_told.append(told)
         for index, record in enumerate(records):
@@ -230,7 +236,15 @@ class Log:
 
     async def published(self) -> None:
         """Wait until nothing is being committed or published."""
-        while self._writing or self._open or self._open.told or self._settled or self._published or self._publishing or self._flushing:
+        while (
+            self._writing
+            or self._open
+            or self._open.told
+            or self._settled
+            or self._published
+            or self._publishing
+            or self._flushing
+        ):
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._idle.append(waiter)
             await waiter
@@ -284,8 +298,8 @@ class Log:
 
     def _done(self, commit: Commit, failure: BaseException | None) -> None:
         transaction, self._writing = self._writing, None
-        assert transaction is commit
-        assert transaction is not None
+        if transaction is None or transaction is not commit:
+            raise RuntimeError("the engine finished a commit that it was not given")
         self.uncommitted -= transaction.size
         error = None
         if failure is None:
@@ -341,13 +355,17 @@ class Log:
         for topic, key in transaction.new_keys:
             topic.retained_keys.discard(key)
         for subscription, chunks in transaction.snapshots:
-            # Not at once: the fault is likely to last, and each try costs the disk. The next checkpoint takes them along.
+            # Not at once: the fault is likely to last, and each try costs the disk. The next checkpoint takes them
+            # along.
             subscription.pending.dirty.update(chunks)
             self.unsaved[subscription] = None
         self._keep_truths(transaction)
 
     def _keep_truths(self, failed: Transaction) -> None:
-        """What memory goes on from must be stored with the next commit: topics, epochs, subscriptions, and what was removed."""
+        """What memory goes on from must be stored with the next commit:
+
+        topics, epochs, subscriptions, and what was removed.
+        """
         self.kept.state.extend(change for change in failed.state if change.kind in _TRUTHS)
         self.kept.dropped_topics.extend(failed.dropped_topics)
         self.kept.dropped_subscriptions.extend(failed.dropped_subscriptions)
@@ -389,8 +407,7 @@ class Log:
 
     def _step(self) -> None:
         deadline = time.perf_counter() + _TURN
-        assert self._publishing is not None
-        for _ in self._publishing:
+        for _ in self._publishing or ():
             if time.perf_counter() > deadline:
                 asyncio.get_running_loop().call_soon(self._step)
                 return

@@ -87,7 +87,11 @@ class Batch:
 
     def message(self, index: int) -> Message:
         return Message(
-            self.topic, self.records[index], self.seq + index, Position(self.epoch, 0, self.offset + index), self.appended
+            self.topic,
+            self.records[index],
+            self.seq + index,
+            Position(self.epoch, 0, self.offset + index),
+            self.appended,
         )
 
 

@@ -1,8 +1,8 @@
 """What a queue still holds: a sparse bitmap over the hub's sequence numbers.
 
 Ten million pending messages in a row take about 2 MB; a message that nobody holds takes nothing. The bitmap is cut
-into chunks of `CHUNK` numbers, and only chunks that changed are written (`polywire.core.engine.PendingChunk`). What is known of
-single messages beyond "pending" (attempts, when it is due again) is kept beside it, for those messages only.
+into chunks of `CHUNK` numbers, and only chunks that changed are written (`polywire.core.engine.PendingChunk`). What is
+known of single messages beyond "pending" (attempts, when it is due again) is kept beside it, for those messages only.
 """
 
 from __future__ import annotations

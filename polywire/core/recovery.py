@@ -1,7 +1,9 @@
-"""Taking in what the engine holds at start (semantics §§3–6).
+"""Taking in what the engine holds at start (semantics §§3-6).
 
-Pending lists are stored as they stood at some commit; what was appended after that is routed again, from the log, by the same
-rules. A chunk says through which sequence number its subscription is routed, which may be further than the last checkpoint.
+Pending lists are stored as they stood at some commit; what was appended after that is routed again, from the log, by
+the same rules. A chunk says through which sequence number its subscription is routed, which may be further than the
+last
+checkpoint.
 """
 
 from __future__ import annotations
@@ -43,34 +45,37 @@ def recover(core: Core, engine: Engine) -> None:
 
 
 def _restored_at(meta: dict[str, bytes]) -> int | None:
-    """When the data folder was restored from a backup, in seconds: larger than any epoch the lost hub can have given."""
+    """When the data folder was restored from a backup, in seconds:
+
+    larger than any epoch the lost hub can have given.
+    """
     value = meta.get("restored")
     return int(value) if value is not None else None
 
 
 def _load_topics(core: Core, engine: Engine, restored: int | None) -> None:
     for name, value in engine.load("epoch"):
-        core.restore_epoch(name, int(value))
+        core.catalog.restore_epoch(name, int(value))
     stats = engine.stats()
     for key, value in engine.load("topic"):
         stored = msgspec.msgpack.decode(value, type=StoredTopic)
         epoch = stored.epoch
         if not stored.deleted and (restored is not None or stored.settings.durability == "memory"):
-            epoch = max(core.last_epoch(stored.name) + 1, restored or 0)
-            core.restore_epoch(stored.name, epoch)
+            epoch = max(core.catalog.last_epoch(stored.name) + 1, restored or 0)
+            core.catalog.restore_epoch(stored.name, epoch)
             core.log.change(StateChange("epoch", stored.name, str(epoch).encode()))
-        topic = core.restore_topic(int(key), stored, epoch)
+        topic = core.catalog.restore(int(key), stored, epoch)
         held = stats.get(topic.id)
         topic.next = topic.head = 0 if topic.volatile else max(stored.next, held.next if held else 0)
         topic.oldest = 0 if topic.volatile else stored.oldest
         if held is not None:
             topic.count, topic.size = held.messages, held.size
         if epoch != stored.epoch:
-            core.log.change(core.topic_state(topic))
+            core.log.change(core.catalog.state(topic))
     if restored is not None:
         for name, _ in engine.load("epoch"):
-            epoch = max(core.last_epoch(name), restored)
-            core.restore_epoch(name, epoch)
+            epoch = max(core.catalog.last_epoch(name), restored)
+            core.catalog.restore_epoch(name, epoch)
             core.log.change(StateChange("epoch", name, str(epoch).encode()))
     for topic_id, retained in engine.load_retained_keys():
         if topic_id in core.log.by_id:
@@ -90,7 +95,10 @@ def _load_subscriptions(core: Core, engine: Engine) -> list[Subscription]:
 
 
 def _places(subscriptions: Sequence[Subscription]) -> Iterator[int]:
-    """Where sources began and ended: numbers given to messages of memory topics are not stored, but may not come twice."""
+    """Where sources began and ended:
+
+    numbers given to messages of memory topics are not stored, but may not come twice.
+    """
     for subscription in subscriptions:
         for binding in subscription.bindings:
             yield binding.start

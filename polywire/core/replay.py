@@ -42,7 +42,7 @@ def _start_of(text: str) -> Start:
 
 
 class Fills:
-    """The replays under way, one per subscription at most; nothing is delivered to its consumers before it has ended."""
+    """The replays under way, one per subscription at most; nothing is delivered before it has ended."""
 
     def __init__(self, core: Core, state: Callable[[Subscription], StateChange]) -> None:
         self._core = core
@@ -97,7 +97,7 @@ async def fill(core: Core, subscription: Subscription, start: str) -> None:
     """
     await core.log.committed()
     for binding in [b for b in subscription.bindings if b.end == FOREVER and b.source.topic != RETRY]:
-        for topic in core.topics_of(binding.source):
+        for topic in core.catalog.of(binding.source):
             async for first, count in _runs(core, topic, binding, await _offset(core, topic, _start_of(start))):
                 subscription.hold(first, count, volatile=topic.volatile)
                 await asyncio.sleep(0)

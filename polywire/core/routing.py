@@ -20,7 +20,11 @@ FOREVER = (1 << 63) - 1
 
 
 class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``topic``: a name or a pattern of names; ``key``: a pattern of keys, None for all; ``headers``: names and values that must be there."""
+    """``topic``:
+
+    a name or a pattern of names; ``key``: a pattern of keys, None for all; ``headers``: names and values that must be
+    there.
+    """
 
     topic: str
     key: str | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from polywire.core.address import is_pattern, key_text, matches
@@ -18,8 +18,19 @@ if TYPE_CHECKING:
     from polywire.core.topics import Topic
 
 __all__ = [
-    "Earliest", "Follower", "Latest", "Page", "Reset", "Since", "Sink", "StaleCursor", "Start", "parse_start", "read_from", "resolve",
-]  # fmt: skip
+    "Earliest",
+    "Follower",
+    "Latest",
+    "Page",
+    "Reset",
+    "Since",
+    "Sink",
+    "StaleCursor",
+    "Start",
+    "parse_start",
+    "read_from",
+    "resolve",
+]
 
 _logger = logging.getLogger("polywire.streams")
 _READ_MESSAGES = 512
@@ -53,12 +64,14 @@ def parse_start(text: str) -> Start:
         except ValueError:
             raise Invalid(f"not a time: {text[:64]!r}", hint="write it as in RFC 3339: 2026-01-31T12:00:00Z") from None
         if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=timezone.utc)
+            moment = moment.replace(tzinfo=UTC)
         return Since(int(moment.timestamp() * 1000))
     try:
         return Cursor.parse(text)
     except Invalid:
-        raise Invalid(f"not a place to start from: {text[:64]!r}", hint="earliest, latest, an RFC 3339 time or a cursor") from None
+        raise Invalid(
+            f"not a place to start from: {text[:64]!r}", hint="earliest, latest, an RFC 3339 time or a cursor"
+        ) from None
 
 
 class StaleCursor(Conflict):
@@ -139,7 +152,8 @@ def _stale(topic: Topic, reason: str) -> StaleCursor:
 
 
 async def read_from(log: Log, topic: Topic, offset: int, *, messages: int, size: int) -> list[Batch]:
-    """Committed batches from ``offset`` on, from the tail where it reaches so far back; the first may begin before ``offset``."""
+    """Committed batches from ``offset`` on, from the tail where it reaches so far back; the first may begin before
+    ``offset``."""
     in_memory = topic.tail.first_number()
     if topic.volatile or (in_memory is not None and offset >= in_memory):
         return _take(topic.tail.from_(offset), offset, messages, size)
@@ -188,8 +202,8 @@ def _key_matches(pattern: str, key: bytes | None) -> bool:
 class Follower:
     """Gives a sink everything from its cursor on: first what is stored, then what is appended, as it is committed.
 
-    ``next`` is the offset that comes next. A follower is live while it is registered with the topic and takes each batch from the
-    log's hand; otherwise it reads by itself (`_catch_up`), or stands still until the sink has room.
+    ``next`` is the offset that comes next. A follower is live while it is registered with the topic and takes each
+    batch from the log's hand; otherwise it reads by itself (`_catch_up`), or stands still until the sink has room.
     """
 
     def __init__(self, log: Log, topic: Topic, sink: Sink, key: str | None) -> None:
@@ -232,7 +246,7 @@ class Follower:
     async def _begin_since(self, start: Since) -> None:
         try:
             self.next = await resolve(self._log, self._topic, start)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the reader is told
             self._task = None
             self.end(error if isinstance(error, PolywireError) else Internal(f"reading failed: {error}"))
             return
@@ -301,7 +315,7 @@ class Follower:
     async def _catch_up(self) -> None:
         try:
             batches = await read_from(self._log, self._topic, self.next, messages=_READ_MESSAGES, size=_READ_SIZE)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the reader is told
             self._task = None
             self.end(error if isinstance(error, PolywireError) else Internal(f"reading failed: {error}"))
             return
@@ -312,7 +326,10 @@ class Follower:
         self._go_on()
 
     def _after_gap(self) -> int:
-        """Nothing is stored where the follower stands (a commit failed, or retention was there): go to what is in memory."""
+        """Nothing is stored where the follower stands (a commit failed, or retention was there):
+
+        go to what is in memory.
+        """
         in_memory = self._topic.tail.first_number()
         return max(self.next, in_memory if in_memory is not None else self._topic.head)
 

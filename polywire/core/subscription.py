@@ -36,6 +36,7 @@ from polywire.core.errors import PolywireError
 from polywire.core.message import Message
 from polywire.core.pending import Extra, Pending
 from polywire.core.routing import FOREVER, Binding
+from polywire.core.turns import KeyTurns
 
 if TYPE_CHECKING:
     from polywire.core.clock import Timer
@@ -61,7 +62,7 @@ DeadLetter = Callable[["Delivery", str], None]
 
 
 class Subscription:
-    def __init__(
+    def __init__(  # noqa: PLR0917 - made in one place
         self, id: int, settings: SubscriptionSettings, owner: str, log: Log, dead_letter: DeadLetter, now: int
     ) -> None:
         self.id = id
@@ -89,9 +90,7 @@ class Subscription:
         self._due: list[tuple[int, int]] = []
         self._deadlines: list[tuple[int, int, Delivery]] = []  # moment, a number that decides ties, whose
         self._leases = itertools.count()
-        self._keys: dict[bytes | None, int] = {}
-        self._parked: dict[bytes | None, list[int]] = {}  # heaps
-        self._parked_count = 0
+        self._turns = KeyTurns()
         self._fetching = False
         self._rewound = 0
         self._reading: asyncio.Task[None] | None = None
@@ -139,10 +138,10 @@ class Subscription:
         """These left the list without being settled: nothing may wait for them."""
         if self.redelivered:
             self.redelivered.difference_update(seqs)
-        if self._keys:
-            held = [key for key, seq in self._keys.items() if seq in seqs and seq not in self._unsettled]
-            for key in held:
-                self._free(key)
+        if self.settings.ordered:
+            for key, seq in self._turns.keys_of(seqs):
+                if seq not in self._unsettled:
+                    self._free(key)
 
     def load(self, chunk: int, through: int, bits: bytes, extras: bytes) -> None:
         self.pending.load(chunk, bits, extras)
@@ -178,6 +177,14 @@ class Subscription:
         for delivery in [d for d in self._unsettled.values() if d.consumer is consumer]:
             self.release(delivery)
         self.used = self._log.clock.now()
+
+    def retire(self, consumer: Consumer) -> None:
+        """It takes nothing any more; what it holds stays leased."""
+        if consumer in self.consumers:
+            self.consumers.remove(consumer)
+            self.used = self._log.clock.now()
+            if consumer.forget is not None:
+                consumer.forget()
 
     def end(self, error: PolywireError) -> None:
         """Every consumer leaves and is told why."""
@@ -223,8 +230,9 @@ class Subscription:
         ready: list[Message] = []
         # While a read is under way, what it brings may belong before what is here.
         while len(ready) < limit and not self._fetching:
-            if (self._returned or not self._fetched) and not self._refill(limit - len(ready)):
-                if self._fetching or not self._fetched:
+            if self._returned or not self._fetched:
+                self._refill(limit - len(ready))
+                if self._must_wait():
                     break
             message = self._fetched.popleft()
             if not (ready and ready[-1].seq == message.seq) and self._may_deliver(message):
@@ -239,35 +247,27 @@ class Subscription:
         if expires is not None and expires <= self._log.clock.now():
             self.forget(seq, 1)
             return False
-        if self.settings.ordered and not self._its_turn(message.record.key, seq):
+        if self.settings.ordered and not self._turns.take(message.record.key, seq):
             return False
         extra = self.pending.extras.get(seq) if self.pending.extras else None
         return extra is None or extra.due <= self._log.clock.now()
 
-    def _its_turn(self, key: bytes | None, seq: int) -> bool:
-        """Whether no other message of this key is on its way; if one is, this one waits for it."""
-        if self._keys.setdefault(key, seq) == seq:
-            return True
-        heapq.heappush(self._parked.setdefault(key, []), seq)
-        self._parked_count += 1
-        return False
+    def _must_wait(self) -> bool:
+        return self._fetching or not self._fetched
 
-    def _refill(self, wanted: int) -> bool:
-        """Fill ``_fetched`` with what comes next. False if there is nothing, or it has to be read first."""
-        if self._fetching:
-            return False
+    def _refill(self, wanted: int) -> None:
+        """Fill ``_fetched`` with what comes next, or begin to read it."""
         seqs = self._take(wanted)
         if not seqs:
-            return False
+            return
         found, missing = self._log.lookup(seqs)
         if missing:
             # What is in memory waits with what is not, so that the order stays; and one read serves several turns.
             more = self._take(self._log.limits.dispatch_batch - len(seqs)) if not self._returned else []
             self._fetching = True
             self._reading = asyncio.get_running_loop().create_task(self._fetch(sorted(seqs + more), self._rewound))
-            return False
-        self._put(found)
-        return True
+        else:
+            self._put(found)
 
     def _put(self, found: Sequence[Message]) -> None:
         """Returned messages go before what was fetched ahead of their return."""
@@ -285,7 +285,7 @@ class Subscription:
                 taken.append(seq)
         if taken:
             return taken
-        if self._parked_count >= _PARKED:
+        if self._turns.waiting >= _PARKED:
             return taken
         # An ordered subscription needs the key of what is delayed: others of that key wait behind it.
         extras = self.pending.extras if not self.settings.ordered else None
@@ -379,21 +379,13 @@ class Subscription:
 
     def _unpark(self, delivery: Delivery) -> None:
         key = delivery.message.record.key
-        if self.settings.ordered and self._keys.get(key) == delivery.seq:
+        if self.settings.ordered and self._turns.holds(key, delivery.seq):
             self._free(key)
 
     def _free(self, key: bytes | None) -> None:
-        """The next parked message of this key takes its place, so that none fetched meanwhile overtakes it."""
-        del self._keys[key]
-        waiting = self._parked.get(key, [])
-        while waiting and key not in self._keys:
-            seq = heapq.heappop(waiting)
-            self._parked_count -= 1
-            if seq in self.pending and seq not in self._unsettled:
-                self._keys[key] = seq
-                self._return(seq)
-        if not waiting:
-            self._parked.pop(key, None)
+        following = self._turns.free(key, lambda seq: seq in self.pending and seq not in self._unsettled)
+        if following is not None:
+            self._return(following)
 
     def undo(self, delivery: Delivery) -> None:
         """The commit that carried this settlement failed."""
@@ -531,9 +523,8 @@ class Subscription:
         self._rewound += 1
         self._fetched.clear()
         self._returned.clear()
-        self._parked.clear()
-        self._parked_count = 0
-        self._keys = {d.message.record.key: seq for seq, d in self._unsettled.items()} if self.settings.ordered else {}
+        if self.settings.ordered:
+            self._turns.begin_again({d.message.record.key: seq for seq, d in self._unsettled.items()})
         self._cursor = 0
 
     def purge(self) -> int:

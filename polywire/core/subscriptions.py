@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Literal
 
@@ -13,7 +12,7 @@ import msgspec
 from polywire.core.access import Action, Principal
 from polywire.core.address import is_pattern
 from polywire.core.bindings import Bindings
-from polywire.core.dead_letters import DEAD, RETRY, dead_letter, original, unrefusable
+from polywire.core.dead_letters import DEAD, RETRY, original
 from polywire.core.engine import StateChange
 from polywire.core.errors import (
     Conflict,
@@ -25,6 +24,8 @@ from polywire.core.errors import (
     PolywireError,
 )
 from polywire.core.message import Flag, Message, Record
+from polywire.core.pull import Pull
+from polywire.core.redrive import DeadLetters, undoing
 from polywire.core.replay import Fills, start_text
 from polywire.core.routing import FOREVER, Binding, Source
 from polywire.core.streams import Latest, Start
@@ -57,27 +58,6 @@ class Peeked(msgspec.Struct):
     message: Message
 
 
-class _Pull:
-    """A consumer for one answer: it takes what is ready, or the first that comes, and nothing after."""
-
-    def __init__(self) -> None:
-        self.got: asyncio.Future[list[Delivery]] = asyncio.get_running_loop().create_future()
-        self.consumer: Consumer | None = None
-
-    def deliver(self, deliveries: Sequence[Delivery]) -> None:
-        if self.consumer is not None:
-            self.consumer.credit = 0
-        if self.got.done():
-            for delivery in deliveries:
-                delivery.release()
-        else:
-            self.got.set_result(list(deliveries))
-
-    def ended(self, error: PolywireError) -> None:
-        if not self.got.done():
-            self.got.set_exception(error)
-
-
 class Subscriptions:
     def __init__(self, core: Core) -> None:
         self._core = core
@@ -86,7 +66,7 @@ class Subscriptions:
         self._next_id = 1
         self._bindings = Bindings(core)
         self._fills = Fills(core, self._state)
-        self._burials: set[asyncio.Task[None]] = set()
+        self._dead_letters = DeadLetters(core, self._dead_letters_of)
 
     def __iter__(self) -> Iterator[Subscription]:
         return iter(self._all.values())
@@ -98,8 +78,9 @@ class Subscriptions:
     ) -> SubscriptionInfo:
         """Make it, or join what is there. Holds what is appended from now on, or from ``start`` on.
 
-        Raises `Invalid`, `Denied`, `NotFound` (a source's topic on a strict hub), `Conflict` (it exists with other settings, or belongs to
-        somebody else), `LimitExceeded`.
+        Raises `Invalid`, `Denied` (also where it belongs to somebody else), `NotFound` (a source's topic on a strict
+        hub),
+        `Conflict` (it exists with other settings), `LimitExceeded`.
         """
         existing = self._all.get((settings.kind, settings.name))
         if existing is not None:
@@ -139,10 +120,10 @@ class Subscriptions:
         for source in settings.sources:
             self._core.access.require(principal, Action.SUBSCRIBE, f"{source.topic}.{source.key or '#'}")
             if not is_pattern(source.topic):
-                self._core.ensure_topic(source.topic)
+                self._core.catalog.ensure(source.topic)
 
     def declare(self, settings: SubscriptionSettings, start: Start) -> Subscription:
-        """A subscription of the application itself; what changed in its declaration since the last run is taken over."""
+        """A subscription of the application itself; what changed in its declaration is taken over."""
         existing = self._all.get((settings.kind, settings.name))
         if existing is None:
             subscription = self._make(settings, self._core.access.system.name, [*settings.sources])
@@ -225,7 +206,7 @@ class Subscriptions:
         subscription = self._owned(principal, name, kind)
         self._core.access.require(principal, Action.SUBSCRIBE, f"{source.topic}.{source.key or '#'}")
         if not is_pattern(source.topic):
-            self._core.ensure_topic(source.topic)
+            self._core.catalog.ensure(source.topic)
         self._add_source(subscription, source)
         self._log.change(self._state(subscription))
         await self._log.committed()
@@ -242,7 +223,7 @@ class Subscriptions:
         await self._log.committed()
 
     def close_bindings(self, routed: int) -> None:
-        """Take away removed sources; called after a checkpoint, which stored that everything below ``routed`` is routed."""
+        """Take away removed sources; called after a checkpoint, which stored that all below ``routed`` is routed."""
         for subscription in self._bindings.close(routed):
             self._log.change(self._state(subscription))
 
@@ -270,8 +251,7 @@ class Subscriptions:
 
     def stop_fills(self) -> None:
         self._fills.stop()
-        for task in self._burials:
-            task.cancel()
+        self._dead_letters.stop()
 
     # Consuming
 
@@ -304,36 +284,12 @@ class Subscriptions:
     async def pull(
         self, principal: Principal, name: str, *, max: int, wait: int = 0, lease: int | None = None, kind: str = "queue"
     ) -> list[Delivery]:
-        """Up to ``max`` deliveries, each leased for ``lease`` ms; waits up to ``wait`` ms for the first. May be empty."""
+        """Up to ``max`` deliveries, each leased for ``lease`` ms; waits up to ``wait`` ms for the first. Maybe none."""
         subscription = self._owned(principal, name, kind)
-        pull = _Pull()
-        consumer = Consumer(
-            subscription, principal, pull, min(max, self._core.limits.dispatch_batch), lease or self._core.limits.lease
-        )
-        pull.consumer = consumer
+        pull, limits = Pull(), self._core.limits
+        consumer = Consumer(subscription, principal, pull, min(max, limits.dispatch_batch), lease or limits.lease)
         consumer.forget = principal.on_revoked(lambda: self._revoked(consumer))
-        subscription.join(consumer)
-        try:
-            if not pull.got.done():
-                # Even a pull that does not wait gives a read from the disk the time it needs.
-                await subscription.fetched()
-                await asyncio.wait([pull.got], timeout=wait / 1000)
-            deliveries = pull.got.result() if pull.got.done() else []
-        except asyncio.CancelledError:
-            consumer.close()
-            raise
-        self._retire(consumer, bool(deliveries))
-        return deliveries
-
-    def _retire(self, consumer: Consumer, holds: bool) -> None:
-        """The pull is answered; what it holds stays leased, though it is no consumer any more."""
-        if not holds:
-            consumer.close()
-        elif consumer in consumer.subscription.consumers:
-            consumer.subscription.consumers.remove(consumer)
-            consumer.subscription.used = self._core.clock.now()
-            if consumer.forget is not None:
-                consumer.forget()
+        return await pull.run(consumer, wait)
 
     # Settling by token
 
@@ -439,7 +395,7 @@ class Subscriptions:
             raise NotFound(f"message {seq} is not pending in subscription {name!r}")
         await self._log.committed()
 
-    async def move(
+    async def move(  # noqa: PLR0917 - as the other methods that act on one message
         self, principal: Principal, name: str, seq: int, topic: str, key: bytes | None = None, kind: str = "queue"
     ) -> None:
         """Publish a pending message to another topic and drop it here, in one commit. Raises `NotFound`."""
@@ -451,63 +407,28 @@ class Subscriptions:
         if key is not None:
             record.key = key
         record.flags &= ~(Flag.DEDUP | Flag.RETAINED)
-        self._core.post(principal, topic, [record], _undoing(subscription, seq))
+        self._core.post(principal, topic, [record], undoing(subscription, seq))
         subscription.discard(seq)
         await self._log.committed()
 
     # Dead letters
 
     def _write_dead_letter(self, delivery: Delivery, reason: str) -> None:
-        """Put a copy into the topic of dead letters, in the transaction that settles the delivery."""
-        subscription, message = delivery.subscription, delivery.message
-        if message.topic == DEAD:
-            # A reader of dead letters cannot take one. It is still among those of its subscription: the cycle ends here.
-            subscription.dropped += 1
-            _logger.error(
-                "subscription %s cannot take the dead letter %s: dropped", subscription.name, message.position
-            )
-            return
-        record = dead_letter(delivery, reason, self._core.clock.now())
-        self._dead_letters_of(subscription.name)
-        self._core.append_internal(
-            DEAD, [record], lambda error: subscription.undo(delivery) if error is not None else None
-        )
+        self._dead_letters.write(delivery, reason)
 
     def overflowed(self, subscription: Subscription, seq: int, count: int) -> None:
-        """The topic is at its hard limit: what this subscription holds of the run becomes dead letters."""
-        seqs = (
-            [s for s in subscription.pending.from_(seq) if s < seq + count]
-            if subscription.pending.holds(seq, count)
-            else []
-        )
-        if seqs and subscription.settings.dead_letters:
-            task = asyncio.get_running_loop().create_task(self._bury(subscription, seqs))
-            self._burials.add(task)
-            task.add_done_callback(self._burials.discard)
-        elif seqs:
-            subscription.forget(seq, count)
-
-    async def _bury(self, subscription: Subscription, seqs: Sequence[int]) -> None:
-        now = self._core.clock.now()
-        for message in await self._log.fetch(seqs):
-            if message.seq in subscription.pending:
-                nobody = Consumer(subscription, self._core.access.system, _Pull(), 0, None)
-                self._write_dead_letter(
-                    Delivery(subscription, nobody, message, 0, now), "its topic reached its hard limit"
-                )
-                subscription.forget(message.seq, 1)
+        self._dead_letters.overflowed(subscription, seq, count)
 
     def dead_letter(self, topic: str, record: Record, reason: str) -> None:
         """For what a wire cannot refuse: keep it, with the reason, among the dead letters of its topic."""
-        copy = unrefusable(topic, record, reason, self._core.clock.now())
-        self._core.append_internal(DEAD, [copy], None)
+        self._dead_letters.keep(topic, record, reason)
 
     def _dead_letters_of(self, name: str) -> Subscription:
         existing = self._all.get(("dead", name))
         if existing is not None:
             return existing
         settings = SubscriptionSettings(name=name, sources=[Source(DEAD, key=name)], kind="dead", dead_letters=False)
-        self._core.ensure_topic(DEAD, internal=True)
+        self._core.catalog.ensure(DEAD, internal=True)
         subscription = self._make(settings, self._core.access.system.name, settings.sources)
         self._log.change(self._state(subscription))
         return subscription
@@ -518,19 +439,7 @@ class Subscriptions:
         """Give dead letters back to their subscription, each in one commit with its removal. Returns how many."""
         self._owned(principal, name, "queue")
         dead = self._all.get(("dead", name))
-        if dead is None:
-            return 0
-        self._core.ensure_topic(RETRY, internal=True)
-        wanted = [*islice(dead.pending.from_(0), limit)] if seqs is None else [s for s in seqs if s in dead.pending]
-        redriven = 0
-        for first in range(0, len(wanted), 256):
-            for message in await self._log.fetch(wanted[first : first + 256]):
-                if message.seq in dead.pending:
-                    self._core.append_internal(RETRY, [message.record], _undoing(dead, message.seq))
-                    dead.discard(message.seq)
-                    redriven += 1
-            await self._log.committed()
-        return redriven
+        return await self._dead_letters.redrive(dead, limit, seqs) if dead is not None else 0
 
     def dead_count(self, name: str) -> int:
         dead = self._all.get(("dead", name))
@@ -542,7 +451,7 @@ class Subscriptions:
         return self._all.get((kind, name))
 
     def _owned(self, principal: Principal, name: str, kind: str) -> Subscription:
-        """The subscription, if it is the principal's own or it has a permission on its name. Raises `NotFound`, `Denied`."""
+        """The subscription, if it is the principal's own or it may manage that name. Raises `NotFound`, `Denied`."""
         queue = self._all.get(("queue", name))
         if kind == "dead" and queue is not None:
             self._require_owner(principal, queue)
@@ -576,13 +485,3 @@ class Subscriptions:
 
     def _info(self, subscription: Subscription) -> SubscriptionInfo:
         return subscription.info(self.dead_count(subscription.name) if subscription.settings.kind == "queue" else 0)
-
-
-def _undoing(subscription: Subscription, seq: int) -> Callable[[PolywireError | None], None]:
-    """What went elsewhere in a commit that failed is pending here again."""
-
-    def told(error: PolywireError | None) -> None:
-        if error is not None:
-            subscription.restore(seq)
-
-    return told

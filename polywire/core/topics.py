@@ -74,7 +74,8 @@ class TopicInfo(msgspec.Struct, frozen=True):
 
 
 class Topic:
-    """``next`` is the offset the next append gets; ``head`` the first one not yet committed; ``oldest`` the first still replayable."""
+    """``next`` is the offset the next append gets; ``head`` the first one not yet committed; ``oldest`` the first
+    still replayable."""
 
     def __init__(self, id: int, epoch: int, settings: TopicSettings, limits: Limits) -> None:
         self.id = id
@@ -126,10 +127,21 @@ class Topic:
         return StoredTopic(self.name, self.epoch, self.settings, self.oldest, self.head, self.deleted, self.on_use)
 
     def info(self) -> TopicInfo:
-        names = sorted({b.subscription.name for b in self.bindings} | {b.subscription.name for b in self.all_filtered()})
+        names = sorted(
+            {b.subscription.name for b in self.bindings} | {b.subscription.name for b in self.all_filtered()}
+        )
         followers = len(self.followers) + len(self.filtering)
         return TopicInfo(
-            self.name, self.epoch, self.oldest, self.head, self.count, self.size, self.settings, self.declared, followers, names
+            self.name,
+            self.epoch,
+            self.oldest,
+            self.head,
+            self.count,
+            self.size,
+            self.settings,
+            self.declared,
+            followers,
+            names,
         )
 
     def all_filtered(self) -> list[Binding]:

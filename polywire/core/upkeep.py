@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
 from polywire.core.dead_letters import DEAD
-from polywire.core.engine import RowSpan, StateChange
+from polywire.core.engine import RowSpan
 from polywire.core.errors import PolywireError
 
 if TYPE_CHECKING:
@@ -125,7 +125,13 @@ class Upkeep:
         # A whole round of held rows: look at later ones next time, and begin anew at the end.
         topic.sweep = past[-1].offset + past[-1].messages if len(past) == _ROWS else 0
         if topic.deleted and len(rows) < _ROWS and topic.count == 0 and topic.uncommitted == 0:
-            self._core.drop_topic(topic)
+            self._drop(topic)
+
+    def _drop(self, topic: Topic) -> None:
+        for subscription in self._core.subscriptions:
+            for binding in subscription.bindings:
+                binding.detach(topic)
+        self._core.catalog.drop(topic)
 
     async def _remove(self, topic: Topic, past: list[RowSpan]) -> None:
         holders = [s for s in self._core.subscriptions if s.pending.count]
@@ -142,7 +148,7 @@ class Upkeep:
         if not free and oldest == topic.oldest:
             return
         topic.oldest = oldest
-        transaction = self._log.change(self._core.topic_state(topic))
+        transaction = self._log.change(self._core.catalog.state(topic))
         transaction.deleted_rows.extend(row.seq for row in free)
         await self._log.committed()  # if that fails, the next round finds them again
         topic.count -= sum(row.messages for row in free)
@@ -189,7 +195,7 @@ class Upkeep:
             for subscription in self._core.subscriptions:
                 topic.dropped += subscription.forget(batch.seq, len(batch))
         if topic.deleted and not topic.tail:
-            self._core.drop_topic(topic)
+            self._drop(topic)
 
     def _overflow(self, topic: Topic) -> None:
         if topic.volatile:

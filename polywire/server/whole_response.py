@@ -1,7 +1,7 @@
 """A short answer in one write: what a request handler says for nearly every request, past ASGI's two messages.
 
-uvicorn takes an answer apart into its start and its body, and checks each header; that costs more than all else in a small request. A
-handler that has the whole answer may look for `WHOLE` in its scope and give it at once.
+uvicorn takes an answer apart into its start and its body, and checks each header; that costs more than all else in a
+small request. A handler that has the whole answer may look for `WHOLE` in its scope and give it at once.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 __all__ = ["WHOLE", "offer_whole_response"]
 
 WHOLE = "polywire.whole_response"
-"""Key of the scope: ``answer(status, content_type, body) -> bool``; False: send it the ordinary way. ``content_type`` is the handler's own
+"""Key of the scope: ``answer(status, content_type, body) -> bool``; False: send it the ordinary way. ``content_type``
+is the handler's own
 constant, never a peer's word: it is not checked for line ends."""
 
 

@@ -60,14 +60,12 @@ class Process:
         *command: str,
         cwd: Path | None = None,
         env: Mapping[str, str] | None = None,
-        shell: bool = False,
         stdin: int = subprocess.DEVNULL,
     ) -> None:
         self.process = subprocess.Popen(
-            command[0] if shell else command,
+            command,
             cwd=cwd,
             env=environment(**(env or {})),
-            shell=shell,
             stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -47,9 +47,8 @@ def test_pub_from_everywhere(hub, name, tmp_path):
 
 
 def test_pub_with_everything(hub, name):
-    hub.polywire(
-        "pub", name, "<a/>", "--key", "küche.1", "-H", "trace=ä=b", "-H", "x=1", "--content-type", "application/xml", "--retain"
-    )  # fmt: skip
+    options = ["--key", "küche.1", "-H", "trace=ä=b", "-H", "x=1", "--content-type", "application/xml", "--retain"]
+    hub.polywire("pub", name, "<a/>", *options)
     (message,) = read(hub, name)
     assert message["key"] == "küche.1"
     assert message["headers"] == {"trace": "ä=b", "x": "1"}
@@ -231,7 +230,6 @@ def test_dead_letters_and_redrive(start, app):
     assert hub.json("redrive", "check", "--limit", "1") == {"redriven": 1}
     assert [one["message"]["data"]["number"] for one in hub.json("dead-letters", "check")["messages"]] == [-2]
     assert [one["message"]["data"]["number"] for one in peek(hub, "check")] == [-1]
-    assert "0 messages redriven" in hub.polywire("redrive", "check", "--seq", "999999", code=1).stderr or True
     hub.polywire("dead-letters", "check", "--purge")
     assert "check has no dead letters" in hub.polywire("dead-letters", "check").stderr
 
@@ -261,7 +259,7 @@ def test_not_a_url(url):
 @pytest.mark.parametrize("body", [b"<html>hi</html>", b'{"unexpected": 1}', b"\xff"])
 def test_something_else_than_a_hub(body):
     class Page(BaseHTTPRequestHandler):
-        def do_GET(self):  # noqa: N802 - the library's name
+        def do_GET(self):
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
@@ -285,9 +283,7 @@ def test_something_else_than_a_hub(body):
 
 def test_a_reader_that_stops_reading(hub, name):
     hub.polywire("pub", name, "--lines", stdin=b'"line"\n' * 3_000)
-    ended = subprocess.run(
-        f"{POLYWIRE} sub {name} --url {hub.url} --from earliest -q | head -n 1",
-        shell=True, capture_output=True, timeout=20, check=True,
-    )  # fmt: skip
+    line = f"{POLYWIRE} sub {name} --url {hub.url} --from earliest -q | head -n 1"
+    ended = subprocess.run(["sh", "-c", line], capture_output=True, timeout=20, check=True)
     assert ended.stdout == b'"line"\n'
     assert ended.stderr == b""

@@ -16,7 +16,7 @@ from tests.cli.hub_process import Hub, last_line, polywire
 
 @contextmanager
 def cutting_proxy(url: str, cuts: Iterator[int]) -> Iterator[str]:
-    """Passes connections on, and ends each after the next number of bytes of answers; passes all on when there is none."""
+    """Passes connections on, and ends each after the next number of bytes; without one, passes all on."""
     host, _, port = url.removeprefix("http://").partition(":")
 
     class Handler(socketserver.BaseRequestHandler):
@@ -102,8 +102,13 @@ def test_payloads_come_as_they_were_published(hub, name):
         for line in hub.polywire("sub", name, "--from", "earliest", "--count", "6", "--json").stdout.splitlines()
     ]
     assert [one["content_type"].partition(";")[0] for one in shown] == [
-        "application/json", "text/plain", "application/json", "application/json", "text/plain", "application/octet-stream",
-    ]  # fmt: skip
+        "application/json",
+        "text/plain",
+        "application/json",
+        "application/json",
+        "text/plain",
+        "application/octet-stream",
+    ]
     assert shown[2]["data"] == 12345678901234567890123
 
 

@@ -1,4 +1,5 @@
-"""What the tests of the core share: a core on the embedded engine that can be stopped, crashed, started again and refused its
+"""What the tests of the core share: a core on the embedded engine that can be stopped, crashed, started again and
+refused its
 commits, consumers and readers that keep what they got, and waiting with a deadline."""
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ async def until(condition: Callable[[], Any], what: str = "condition", seconds: 
 
 
 class FaultyEngine:
-    """The embedded engine; ``fault`` refuses every commit, ``holding`` keeps commits until `let_go`, `crash` loses what is not committed."""
+    """The embedded engine; ``fault`` refuses every commit, ``holding`` keeps commits until `let_go`, `crash` loses
+    what is not committed."""
 
     def __init__(self, folder: Path) -> None:
         self.inner = SqliteEngine(str(folder), settings=FAST)

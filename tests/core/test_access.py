@@ -247,7 +247,14 @@ async def test_every_action_of_the_core_asks(rig: Rig, action: str) -> None:
     needed, do = ACTIONS[action]
     await _prepare(rig)
     await key(rig, "unused", "publish:nothing")
-    narrow = ["publish:t.other", "subscribe:t.other", "manage:other", "admin:other", "call:#", f"{needed.split(':')[0]}:x.#"]
+    narrow = [
+        "publish:t.other",
+        "subscribe:t.other",
+        "manage:other",
+        "admin:other",
+        "call:#",
+        f"{needed.split(':')[0]}:x.#",
+    ]
     revoked = await key(rig, "revoked", "*:#")
     await rig.core.access.revoke_key(rig.system, "revoked")
     refused = [

@@ -101,7 +101,7 @@ async def test_settling_twice_does_nothing(queue: Rig) -> None:
     taker = queue.consume()
     [delivery] = await taker.wait(1)
     assert delivery.ack()
-    assert not (delivery.ack() or delivery.nack() or delivery.reject("x") or delivery.release())
+    assert not any([delivery.ack(), delivery.nack(), delivery.reject("x"), delivery.release()])
     await queue.quiet()
     assert queue.pending() == 0
     assert queue.info().dead == 0
@@ -221,7 +221,9 @@ async def test_a_consumer_that_leaves_returns_and_that_is_no_attempt(queue: Rig)
 async def test_a_release_is_no_attempt(queue: Rig) -> None:
     await started(queue, b"x", attempts=1)
     released: list[bool] = []
-    taker = queue.consume(act=lambda delivery: delivery.release() if not released and not released.append(True) else None)
+    taker = queue.consume(
+        act=lambda delivery: delivery.release() if not released and not released.append(True) else None
+    )
     await taker.wait(2)
     assert [(d.attempt, d.redelivered) for d in taker.got] == [(1, False), (1, True)]
 

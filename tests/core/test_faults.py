@@ -14,7 +14,10 @@ from tests.core.test_topics import Make
 
 
 async def payloads(rig: Rig, topic: str = "t") -> list[bytes]:
-    return [message.record.payload for message in (await rig.core.read(rig.system, topic, Earliest(), limit=10_000)).messages]
+    return [
+        message.record.payload
+        for message in (await rig.core.read(rig.system, topic, Earliest(), limit=10_000)).messages
+    ]
 
 
 # Backpressure

@@ -13,7 +13,7 @@ from tests.core.harness import DISK_FULL, Reader, Rig, numbered, until
 from tests.core.test_topics import Make
 
 
-def follow(rig: Rig, reader: Reader, start: object = Latest(), **more: object) -> object:  # noqa: B008
+def follow(rig: Rig, reader: Reader, start: object = Latest(), **more: object) -> object:
     return rig.core.follow(rig.system, "t", start, reader, create=True, **more)
 
 
@@ -82,7 +82,7 @@ async def test_a_full_follower_is_paused_and_goes_on_without_loss(queue: Rig) ->
     while len(reader.got) < 500:
         reader.room = 1
         follower.resume()
-        await until(lambda: len(reader.got) > got)
+        await until(lambda got=got: len(reader.got) > got)
         got = len(reader.got)
     assert reader.payloads == numbered(500)
     reader.room = None

@@ -24,7 +24,8 @@ async def test_a_receipt_says_where_the_message_stands(rig: Rig) -> None:
 
 async def test_everything_of_a_message_survives_a_restart(rig: Rig) -> None:
     record = Record(
-        b"\x00\xff", key=b"\xff.", id="i", content_type="a/b", headers=[("h", "1"), ("h", b"2"), ("n", 3), ("f", 1.5), ("z", None)],
+        b"\x00\xff", key=b"\xff.", id="i", content_type="a/b",
+        headers=[("h", "1"), ("h", b"2"), ("n", 3), ("f", 1.5), ("z", None)],
         time=5, expires=1 << 60, priority=3, reply_to="r", correlation_id=b"c", native=b"n",
     )  # fmt: skip
     await rig.core.publish(rig.system, "t", [record])
@@ -172,6 +173,10 @@ async def test_what_was_acknowledged_is_there_after_a_crash(rig: Rig) -> None:
 
 async def test_unknown_positions_are_not_found(rig: Rig) -> None:
     [receipt] = await rig.publish("t", "x")
-    for position in (receipt.position._replace(offset=1), receipt.position._replace(epoch=9), receipt.position._replace(partition=1)):
+    for position in (
+        receipt.position._replace(offset=1),
+        receipt.position._replace(epoch=9),
+        receipt.position._replace(partition=1),
+    ):
         with pytest.raises(NotFound):
             await rig.core.message(rig.system, "t", position)

@@ -12,7 +12,7 @@ from tests.core.harness import DISK_FULL, Rig, numbered, until
 from tests.core.test_topics import Make
 
 
-async def _all(rig: Rig, topic: str = "t", start: object = Earliest(), **more: object) -> list[bytes]:  # noqa: B008
+async def _all(rig: Rig, topic: str = "t", start: object = Earliest(), **more: object) -> list[bytes]:
     """Page by page to the end."""
     payloads: list[bytes] = []
     while True:

@@ -24,7 +24,9 @@ async def test_result_and_ack_are_one_commit(queue: Rig) -> None:
     await queue.publish("out", "x")
     await queue.quiet()
     queue.engine.holding = True
-    queue.core.publish_settling(queue.system, [delivery], [("out", [Record(b"r1"), Record(b"r2")]), ("more", [Record(b"r3")])])
+    queue.core.publish_settling(
+        queue.system, [delivery], [("out", [Record(b"r1"), Record(b"r2")]), ("more", [Record(b"r3")])]
+    )
     await until(lambda: queue.engine.held)
     [(commit, _)] = queue.engine.held
     assert [record.payload for batch in commit.appends for record in batch.records] == [b"r1", b"r2", b"r3"]

@@ -289,7 +289,7 @@ async def test_one_that_is_not_durable_ends_with_the_hub(queue: Rig) -> None:
 
 
 async def test_an_unused_subscription_expires_with_an_event(queue: Rig) -> None:
-    key, secret = await queue.core.access.create_key(queue.system, "client", ["*:#"])
+    _, secret = await queue.core.access.create_key(queue.system, "client", ["*:#"])
     owner = queue.core.access.authenticate(secret)
     for name in ("unused", "used"):
         settings = SubscriptionSettings(name=name, sources=[Source("t")], expires=60_000)

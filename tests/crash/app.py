@@ -1,4 +1,4 @@
-"""What the crash test runs and kills: every reading gives one result, published in the commit that acknowledges the reading."""
+"""What the crash test runs and kills: every reading gives one result, published in the commit that acknowledges it."""
 
 from __future__ import annotations
 

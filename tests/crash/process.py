@@ -23,7 +23,7 @@ class HubProcess:
 
     @classmethod
     async def spawn(cls, data: Path) -> HubProcess:
-        command = (sys.executable, "-m", "tests.crash.serve", str(data))
+        command = (str(POLYWIRE), "run", str(APP), "--ready-json", "--free-ports", "--data", str(data))
         pipe = asyncio.subprocess.PIPE
         return cls(await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=pipe))
 

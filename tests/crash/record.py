@@ -19,7 +19,7 @@ class Stored(NamedTuple):
 
 @dataclass
 class Told:
-    """All that clients have been told since the first start. ``echoed`` came back over a WebSocket, hence was delivered."""
+    """All that clients were told since the first start. ``echoed`` came back over a WebSocket, hence was delivered."""
 
     sent: dict[Name, str] = field(default_factory=dict)
     positions: dict[str, Name] = field(default_factory=dict)

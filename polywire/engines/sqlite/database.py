@@ -13,10 +13,11 @@ import apsw
 from polywire.core.errors import Conflict, Internal, PolywireError, Unavailable
 from polywire.engines.sqlite.settings import SqliteSettings
 
-__all__ = ["FILE", "FORMAT_VERSION", "Database", "translate"]
+__all__ = ["BUSY_TIMEOUT", "FILE", "FORMAT_VERSION", "Database", "translate"]
 
 FILE = "hub.db"
 FORMAT_VERSION = 1
+BUSY_TIMEOUT = 5000  # ms
 APPLICATION_ID = 0x506F6C79  # "Poly"
 
 SCHEMA = """
@@ -109,7 +110,7 @@ class Database:
     def connect(self, flags: int) -> apsw.Connection:
         connection = apsw.Connection(self.path, flags=flags, vfs=self._vfs)
         # For connections of this process only: the folder's lock keeps others out.
-        connection.set_busy_timeout(5000)
+        connection.set_busy_timeout(BUSY_TIMEOUT)
         return connection
 
     def _prepare(self, connection: apsw.Connection) -> None:

@@ -19,7 +19,7 @@ import apsw
 from polywire.core.engine import Commit
 from polywire.engines.sqlite.rows import COLUMNS, Row, checksum, encode_record
 
-__all__ = ["MOST", "NEXT_SEQ", "apply", "delete_tombstones", "insert_rows"]
+__all__ = ["MOST", "NEXT_SEQ", "apply", "delete_tombstones", "drop_slice", "dropped", "insert_rows"]
 
 MOST = 64
 NEXT_SEQ = """SELECT max(ifnull((SELECT value FROM engine WHERE name = 'next_seq'), 1),
@@ -89,10 +89,54 @@ def apply(cursor: apsw.Cursor, commit: Commit, rows: Sequence[Row]) -> None:
     if commit.deleted_rows:
         _each(cursor, "DELETE FROM log WHERE seq", commit.deleted_rows)
     if commit.dropped_topics:
-        for table in ("log", "retained", "delayed"):
-            _each(cursor, f"DELETE FROM {table} WHERE topic", commit.dropped_topics)
+        _note_dropped(cursor, commit.dropped_topics)
     if commit.dropped_subscriptions:
         _each(cursor, "DELETE FROM pending WHERE subscription", commit.dropped_subscriptions)
+
+
+# ── dropped topics ──
+
+_DROPPED = "dropped "
+_SLICES = {
+    "log": "SELECT seq, size FROM log INDEXED BY log_topic WHERE topic = ? LIMIT ?",
+    "retained": "SELECT key, length(body) FROM retained WHERE topic = ? LIMIT ?",
+    "delayed": "SELECT id, length(body) FROM delayed WHERE topic = ? LIMIT ?",
+}
+_SLICE_KEYS = {"log": "seq", "retained": "topic = :topic AND key", "delayed": "id"}
+
+
+def _note_dropped(cursor: apsw.Cursor, topics: Sequence[int]) -> None:
+    """A topic may be of any size, so its rows go later, a slice at a time; here only its id is kept."""
+    for topic in topics:
+        cursor.execute("REPLACE INTO engine VALUES (?, ?)", (f"{_DROPPED}{topic}", topic))
+
+
+def dropped(cursor: apsw.Cursor) -> list[int]:
+    """Ids of dropped topics of which something may be left."""
+    found = cursor.execute("SELECT value FROM engine WHERE name GLOB ?", (f"{_DROPPED}*",))
+    return [topic for (topic,) in found.fetchall()]
+
+
+def drop_slice(cursor: apsw.Cursor, topic: int, rows: int, size: int) -> bool:
+    """Remove some of a dropped topic: up to so many rows or about so many bytes. True if nothing is left of it."""
+    for table, select in _SLICES.items():
+        keys = _fitting(cursor.execute(select, (topic, rows)).fetchall(), size)
+        if keys:
+            for key in keys:
+                cursor.execute(f"DELETE FROM {table} WHERE {_SLICE_KEYS[table]} = :key", {"topic": topic, "key": key})
+            return False
+    cursor.execute("DELETE FROM engine WHERE name = ?", (f"{_DROPPED}{topic}",))
+    return True
+
+
+def _fitting(found: Sequence[tuple[Any, int]], size: int) -> list[Any]:
+    keys = []
+    for key, bytes_ in found:
+        keys.append(key)
+        size -= bytes_
+        if size <= 0:
+            break
+    return keys
 
 
 def _each(cursor: apsw.Cursor, delete: str, values: Sequence[int] | Sequence[str]) -> None:

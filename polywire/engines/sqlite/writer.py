@@ -1,14 +1,18 @@
 """The one thread that writes: commits, and between them what must not run beside one (checkpoints that reset the
-write-ahead log, pieces of a backup)."""
+write-ahead log, pieces of a backup, the rest of dropped topics).
+
+Nothing that goes wrong ends the thread: a commit is always answered, everything else is logged and left.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +21,21 @@ import apsw
 from polywire.core.engine import Commit, Done
 from polywire.core.errors import PolywireError, Unavailable
 from polywire.engines.sqlite import statements
-from polywire.engines.sqlite.database import Database, translate
+from polywire.engines.sqlite.database import BUSY_TIMEOUT, Database, translate
 from polywire.engines.sqlite.pace import exact_timers
 from polywire.engines.sqlite.rows import Row, pack
 from polywire.engines.sqlite.space import Reserve, free_bytes
 
 __all__ = ["Chore", "Writer", "wal_bytes"]
 
+_logger = logging.getLogger("polywire.sqlite")
+
 Chore = Generator[None, None, None]
 """Work on the writing connection in pieces of about a millisecond; closed when the writer stops."""
 
 TOMBSTONES_EVERY = 256
+DROPPED_ROWS, DROPPED_SIZE = 200, 2 << 20
+"""What is removed of a dropped topic between two commits: so many rows of a table, or about so many bytes."""
 _PAGES_OF_A_COMMIT = 4 * 4096
 
 
@@ -48,6 +56,10 @@ class Writer:
         self._grown = 0
         self._emptied: set[int] = set()
         self._chores: list[Chore] = []
+        self._dropped: list[int] = []
+        self._dropping = False
+        self._stopped = False
+        self._stopping = threading.Lock()
         self._queue: queue.SimpleQueue[tuple[Callable[..., None], tuple[Any, ...]] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="polywire-writer", daemon=True)
 
@@ -56,15 +68,20 @@ class Writer:
 
     def stop(self) -> None:
         """Finish what was submitted, then end the thread. Chores are cancelled."""
-        self._queue.put(None)
+        with self._stopping:
+            self._stopped = True
+            self._queue.put(None)
         self._thread.join()
 
     def submit(self, loop: asyncio.AbstractEventLoop, commit: Commit, done: Done) -> None:
-        self._queue.put((self._write, (loop, commit, done)))
+        self.call(self._write, loop, commit, done)
 
     def call(self, function: Callable[..., None], *arguments: Any) -> None:
-        """Run a short function on the writer's thread; it may not raise."""
-        self._queue.put((function, arguments))
+        """Run a short function on the writer's thread. Raises `Unavailable` after `stop`."""
+        with self._stopping:  # or it might come to stand behind the end, where nobody answers it
+            if self._stopped:
+                raise Unavailable(f"{self._database.path} is closed")
+            self._queue.put((function, arguments))
 
     def add_chore(self, chore: Chore) -> None:
         self.call(self._chores.append, chore)
@@ -72,14 +89,19 @@ class Writer:
     def _run(self) -> None:
         exact_timers()
         while (item := self._next()) is not None:
-            function, arguments = item
-            function(*arguments)
+            self._guarded(*item)
         for chore in self._chores:
-            chore.close()
+            self._guarded(chore.close)
+
+    def _guarded(self, function: Callable[..., None], arguments: tuple[Any, ...] = ()) -> None:
+        try:
+            function(*arguments)
+        except Exception:
+            _logger.exception("%s: the writing thread goes on after a fault", self._database.path)
 
     def _next(self) -> tuple[Callable[..., None], tuple[Any, ...]] | None:
         while self._chores:
-            self._step_chore()
+            self._guarded(self._step_chore)
             with contextlib.suppress(queue.Empty):
                 return self._queue.get_nowait()
         return self._queue.get()
@@ -106,7 +128,13 @@ class Writer:
         self.seconds_max = max(self.seconds_max, took)
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to hear it
             loop.call_soon_threadsafe(done, commit, error)
-        if error is None and commit.pending:
+        if error is None:
+            self._clean_up(commit)
+
+    def _clean_up(self, commit: Commit) -> None:
+        if commit.dropped_topics:
+            self.drop_rest(commit.dropped_topics)
+        if commit.pending:
             self._sweep_tombstones(commit)
 
     def _commit(self, commit: Commit) -> None:
@@ -166,6 +194,28 @@ class Writer:
                 statements.delete_tombstones(self._cursor, sorted(self._emptied))
             self._emptied.clear()
 
+    # ── dropped topics ──
+
+    def drop_rest(self, topics: Sequence[int] = ()) -> None:
+        """Go on removing what dropped topics left, these and those still known, in pieces between commits."""
+        self._dropped.extend(topics)
+        if self._dropped and not self._dropping:
+            self._dropping = True
+            self._chores.append(self._drop())
+
+    def _drop(self) -> Chore:
+        """After an error (a full disk) the rest waits for the next call of `drop_rest`, at the latest the next start."""
+        try:
+            while self._dropped:
+                with self.connection:
+                    gone = statements.drop_slice(self.connection.cursor(), self._dropped[0], DROPPED_ROWS, DROPPED_SIZE)
+                if gone:
+                    self._dropped.pop(0)
+                self._watch_log([])
+                yield
+        finally:
+            self._dropping = False
+
     # ── space ──
 
     def _is_full(self, error: apsw.Error) -> bool:
@@ -220,9 +270,11 @@ class Writer:
         """Write the rest of the write-ahead log into the database, so that the next commit starts it over. May find
         readers in its way and leave it for the next time."""
         self.connection.set_busy_timeout(50)  # commits wait for it
-        with contextlib.suppress(apsw.Error):
-            self.connection.wal_checkpoint(mode=mode)
-        self.connection.set_busy_timeout(5000)
+        try:
+            with contextlib.suppress(apsw.Error):
+                self.connection.wal_checkpoint(mode=mode)
+        finally:
+            self.connection.set_busy_timeout(BUSY_TIMEOUT)
 
 
 def _only_appends(commit: Commit) -> bool:

@@ -101,7 +101,7 @@ class RawConnection:
         if core.access.allows(principal, Action.SUBSCRIBE, address.reads_from) or not self._may_write:
             self._follow(start)
         else:
-            core.ensure_topic(address.topic)
+            core.catalog.ensure(address.topic)
         self._forget = principal.on_revoked(self._revoked)
 
     def _follow(self, start: Start) -> None:

@@ -241,7 +241,7 @@ def test_a_long_poll_answers_when_something_comes(hub: HttpHub) -> None:
     )
     began = time.monotonic()
     polling.start()
-    hub.until(lambda: bool(hub.core._names["t"].waiting))
+    hub.until(lambda: bool(hub.core.catalog.existing("t").waiting))
     hub.post("/topics/t", json="news")
     polling.join(10)
     assert time.monotonic() - began < 10
