@@ -150,7 +150,7 @@ class _File(apsw.VFSFile):
             super().xTruncate(newsize)
             self._shadow.unsynced.append(_Truncate(newsize))
 
-    def xSync(self, flags: int) -> None:  # noqa: N802, ARG002
+    def xSync(self, flags: int) -> None:  # noqa: N802
         # The real disk is spared: only what the shadow knows counts here.
         with self._vfs._lock:
             self._vfs.happens("sync", self._path)

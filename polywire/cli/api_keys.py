@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import click
 import msgspec
 
 from polywire.cli.client import Client, hub_options, json_option, path
-from polywire.cli.failures import USAGE, failure_of
+from polywire.cli.failures import USAGE, Failure, failure_of
 from polywire.cli.groups import ListingGroup
 from polywire.cli.output import note, show_json, show_table
 
@@ -52,6 +53,7 @@ class FolderKeys:
         async def work(core: Any) -> list[dict[str, Any]]:
             return [_view(info) for info in core.access.keys(core.access.system)]
 
+        self._require_log()
         return self._run(work)
 
     def create(self, name: str, allow: list[str]) -> dict[str, Any]:
@@ -65,7 +67,15 @@ class FolderKeys:
         async def work(core: Any) -> None:
             await core.access.revoke_key(core.access.system, id_or_name)
 
+        self._require_log()
         self._run(work)
+
+    def _require_log(self) -> None:
+        """Only the first key may make a data folder."""
+        from polywire.engines.sqlite.database import FILE
+
+        if not Path(self._folder, FILE).is_file():
+            raise Failure(f"there is no log in {self._folder}", exit_code=USAGE)
 
     def _run(self, work: Callable[[Any], Awaitable[T]]) -> T:
         return asyncio.run(self._with_core(work))

@@ -70,6 +70,9 @@ class Codec(Generic[T]):
             raise Invalid(f"the message is not JSON: {error}", fields=[FieldError("$", str(error))]) from None
         except RecursionError:
             raise Invalid("the message is nested too deeply", fields=[FieldError("$", "nested too deeply")]) from None
+        except Exception as error:  # the type's own checks (``__post_init__``) may raise anything
+            text = f"{type(error).__name__}: {error}"
+            raise Invalid(f"the message is not a valid {self.name}: {text}", fields=[FieldError("$", text)]) from error
 
     @property
     def takes_lists(self) -> bool:

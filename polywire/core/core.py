@@ -18,6 +18,7 @@ from polywire.core.address import is_reserved, key_text, require_topic
 from polywire.core.catalog import Catalog
 from polywire.core.clock import Clock, SystemClock
 from polywire.core.counters import Counters
+from polywire.core.cursors import Cursors
 from polywire.core.delays import Delays
 from polywire.core.engine import Delayed, Engine, StateChange
 from polywire.core.errors import (
@@ -71,6 +72,7 @@ class Core:
         self.catalog.bindings_of = self.subscriptions.topic_made
         self._engine = engine
         self._delays = Delays(self)
+        self.cursors = Cursors(self)
         self.publishing = Publishing(self.log, self.catalog, self.access, self._delays)
         self._upkeep = Upkeep(self)
         self._declared: list[tuple[TopicSettings, Admit | None]] = []

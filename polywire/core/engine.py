@@ -16,7 +16,7 @@ takes an append, before the commit. A commit that fails leaves gaps in both.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -146,7 +146,9 @@ class Commit:
         self.deleted_rows: list[int] = []
         """``RowSpan.seq`` of rows that retention removes."""
         self.dropped_topics: list[int] = []
-        """Topic ids whose log, retained and delayed messages go."""
+        """Topic ids whose log, retained and delayed messages go: in slices after the commit, at the latest before the
+        next
+        `load`, so that a large topic holds nobody up. Until then reads by these ids may find some."""
         self.dropped_subscriptions: list[int] = []
         """Subscription ids whose pending chunks go."""
         self.messages = 0
@@ -265,8 +267,8 @@ class Engine(Protocol):
         """Sequence numbers of stored messages whose ``expires`` has come, each reported once per process run."""
         ...
 
-    async def dedup_since(self, appended: int) -> list[Batch]:
-        """Batches appended since then that hold a record with `Flag.DEDUP`, oldest first."""
+    def dedup_since(self, appended: int) -> AsyncIterator[Batch]:
+        """Batches appended since then that hold a record with `Flag.DEDUP`, oldest first, read as they are asked for."""
         ...
 
     async def space(self) -> Space: ...

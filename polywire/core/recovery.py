@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from polywire.core.cursors import CURSOR_STATE, StoredCursor
 from polywire.core.dedup import DedupWindow
 from polywire.core.engine import Engine, StateChange
 from polywire.core.message import Flag
@@ -36,6 +37,8 @@ def recover(core: Core, engine: Engine) -> None:
     meta = dict(engine.load("meta"))
     _load_topics(core, engine, _restored_at(meta))
     subscriptions = _load_subscriptions(core, engine)
+    for _, value in engine.load(CURSOR_STATE):
+        core.cursors.restore(msgspec.msgpack.decode(value, type=StoredCursor))
     core.log.next_seq = max(engine.next_seq(), int(meta.get("routed", b"1")), *_places(subscriptions))
     _route_again(core, engine, subscriptions, int(meta.get("routed", b"1")))
     if "restored" in meta:
@@ -125,7 +128,7 @@ def _route_again(core: Core, engine: Engine, subscriptions: Sequence[Subscriptio
 async def rebuild_dedup(core: Core, engine: Engine) -> None:
     """The windows of recent idempotency keys, from the log. After the engine was started."""
     limits = core.limits
-    for batch in await engine.dedup_since(core.clock.now() - limits.dedup_window):
+    async for batch in engine.dedup_since(core.clock.now() - limits.dedup_window):
         topic = core.log.by_id.get(batch.topic_id)
         if topic is None:
             continue

@@ -62,7 +62,7 @@ DeadLetter = Callable[["Delivery", str], None]
 
 
 class Subscription:
-    def __init__(  # noqa: PLR0917 - made in one place
+    def __init__(
         self, id: int, settings: SubscriptionSettings, owner: str, log: Log, dead_letter: DeadLetter, now: int
     ) -> None:
         self.id = id

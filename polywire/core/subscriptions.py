@@ -395,7 +395,7 @@ class Subscriptions:
             raise NotFound(f"message {seq} is not pending in subscription {name!r}")
         await self._log.committed()
 
-    async def move(  # noqa: PLR0917 - as the other methods that act on one message
+    async def move(
         self, principal: Principal, name: str, seq: int, topic: str, key: bytes | None = None, kind: str = "queue"
     ) -> None:
         """Publish a pending message to another topic and drop it here, in one commit. Raises `NotFound`."""

@@ -9,6 +9,7 @@ import inspect
 import typing
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from functools import partial
 from typing import Annotated, Any, NamedTuple, get_args, get_origin
 
 import msgspec
@@ -88,7 +89,7 @@ class Parameters:
             self._payload_codec = self._codec(name, self._payload_type(name, plain))
         elif not variadic and parameter.default is parameter.empty:
             raise TypeError(
-                f"{location(self.function)}: parameter {name!r} of {self.function.__name__} is claimed by nothing; "
+                f"{location(self.function)}: parameter {name!r} of {_name(self.function)} is claimed by nothing; "
                 "annotate it with Delivery, Message, Principal, Hub or Annotated[X, Depends(f)]"
             )
 
@@ -173,12 +174,21 @@ async def _enter(function: Callable[..., Any], arguments: dict[str, Any], stack:
 
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
     try:
-        return typing.get_type_hints(function, include_extras=True)
+        return typing.get_type_hints(_annotated(function), include_extras=True)
     except NameError as error:
         raise TypeError(
-            f"{location(function)}: an annotation of {function.__name__} cannot be resolved: {error}; "
+            f"{location(function)}: an annotation of {_name(function)} cannot be resolved: {error}; "
             "types of handlers must be defined at module level"
         ) from None
+
+
+def _annotated(function: Callable[..., Any]) -> Any:
+    """Where the annotations are: those of a class in its ``__init__``, of an object in its ``__call__``."""
+    while isinstance(function, partial):
+        function = function.func
+    if inspect.isclass(function):
+        return function.__init__
+    return function if inspect.isroutine(function) else type(function).__call__
 
 
 def _depends(hint: Any) -> Depends | None:

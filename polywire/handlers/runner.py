@@ -148,20 +148,22 @@ class Runner:
         except Again as outcome:
             for delivery in deliveries:
                 delivery.nack(outcome.after)
-        except asyncio.CancelledError:
-            for delivery in deliveries:
-                delivery.release()
-            raise
+        except asyncio.CancelledError as error:
+            if _being_cancelled():
+                for delivery in deliveries:
+                    delivery.release()
+                raise
+            self._failed(deliveries, error)  # of something that the handler waited for
         except Exception as error:  # noqa: BLE001 - whatever a handler raises is an outcome
-            self._report(error, deliveries[0])
-            for delivery in deliveries:
-                delivery.nack()
+            self._failed(deliveries, error)
 
-    def _report(self, error: Exception, delivery: Delivery) -> None:
+    def _failed(self, deliveries: Sequence[Delivery], error: BaseException) -> None:
         if isinstance(error, PolywireError) and error.retryable:
             _logger.warning("handler %s: %s; tried again", self._handler.name, error)
         else:
-            _logger.error("handler %s failed on %r", self._handler.name, delivery.message, exc_info=error)
+            _logger.error("handler %s failed on %r", self._handler.name, deliveries[0].message, exc_info=error)
+        for delivery in deliveries:
+            delivery.nack()
 
     def _succeed(self, deliveries: list[Delivery], result: Any) -> None:
         publish = self._handler.publish
@@ -201,4 +203,10 @@ class Runner:
             arguments[handler.parameters.payload_name] = payload
         if self._is_async:
             return await self._watch(handler.function(**arguments))
-        return await self._in_thread(handler.function, **arguments)
+        result = await self._in_thread(handler.function, **arguments)
+        return await result if inspect.isawaitable(result) else result
+
+
+def _being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

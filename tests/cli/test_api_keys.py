@@ -70,6 +70,8 @@ def test_a_revoked_key_ends_those_who_follow(start):
 
 
 def test_wrong_wishes(data, start):
+    assert last_line(offline(data, "list", code=2).stderr) == f"error: there is no log in {data}"
+    assert not data.exists()
     start().stop()
     wrong = offline(data, "create", "x", "--allow", "publish", code=1)
     assert last_line(wrong.stderr).startswith("error: not a permission: 'publish' (write ACTION:PATTERN")

@@ -79,7 +79,7 @@ def check_all(tries: list[Try], cwd: Path, answer: str, **env: str) -> None:
     run_once(take("polywire", "publish"), cwd, **env)
     with pasted(take("polywire", "follow"), cwd, **env) as following:
         assert answer in following.line()
-        assert answer in following.line()
+        assert answer in following.line_with(answer)
         following.signal(signal.SIGINT)
     assert left == []
 

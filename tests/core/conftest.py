@@ -23,7 +23,7 @@ Make = Callable[..., Awaitable[Rig]]
 
 @pytest.fixture
 async def make(tmp_path: Path) -> AsyncIterator[Make]:
-    """Call ``await make(limits=…, batch=…, folder=…)`` for a started core; all are stopped at the end."""
+    """A function that starts cores, with limits, batch and folder of its own; all are stopped at the end."""
     rigs: list[Rig] = []
 
     async def making(limits: Limits | None = None, *, folder: str = "data", **settings: Any) -> Rig:

@@ -231,7 +231,7 @@ async def test_a_release_is_no_attempt(queue: Rig) -> None:
 async def test_a_consumer_that_fails_is_taken_off(queue: Rig) -> None:
     class Broken(Taker):
         def deliver(self, deliveries: Sequence[Delivery]) -> None:
-            raise ValueError("broken")
+            raise ValueError(f"broken at {deliveries}")
 
     await started(queue, *numbered(5))
     broken = Broken()

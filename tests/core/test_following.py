@@ -178,7 +178,7 @@ async def test_followers_are_told_of_the_end(rig: Rig) -> None:
 async def test_a_reader_that_fails_affects_nobody_else(rig: Rig) -> None:
     class Broken(Reader):
         def deliver(self, batch: Batch, indexes: Sequence[int] | None) -> bool:
-            raise ValueError("broken")
+            raise ValueError(f"broken at {batch}, {indexes}")
 
     broken, healthy = Broken(), Reader()
     follow(rig, broken)

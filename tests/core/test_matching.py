@@ -25,9 +25,9 @@ def test_finds_the_patterns_that_cover_a_key(added: list[str], wanted: list[str]
 def test_follows_additions_and_removals(steps: list[tuple[bool, str, int]], key: str) -> None:
     index: KeyIndex[int] = KeyIndex()
     there: set[tuple[str, int]] = set()
-    for add, given, value in steps:
+    for add, drawn, value in steps:
         # "#.#" and "#" are one pattern to the index.
-        pattern = "#" if set(given.split(".")) == {"#"} else given
+        pattern = "#" if set(drawn.split(".")) == {"#"} else drawn
         if add:
             index.add(pattern, value)
             there.add((pattern, value))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,7 +34,7 @@ async def test_everything_that_is_injected() -> None:
     seen: list[tuple[Any, ...]] = []
 
     @hub.subscribe(readings)
-    async def handle(  # noqa: PLR0917 - one of each kind
+    async def handle(
         reading: Reading, delivery: Delivery, message: Message[Reading], plain: Message, who: Principal, of: Hub
     ) -> None:
         seen.append((reading, message.value, plain.value))
@@ -213,3 +214,35 @@ def one_by_one(reading: Reading) -> None: ...
 
 
 def one_delivery(readings: list[Reading], delivery: Delivery) -> None: ...
+
+
+class Limit:
+    """A class as a dependency, and its objects as handlers."""
+
+    def __init__(self, delivery: Delivery) -> None:
+        self.key = delivery.message.record.key
+
+
+class Recorder:
+    def __init__(self) -> None:
+        self.seen: list[tuple[Reading, bytes | None]] = []
+
+    async def __call__(self, reading: Reading, limit: Annotated[Limit, Depends(Limit)]) -> None:
+        self.seen.append((reading, limit.key))
+
+
+async def note_into(seen: list[Reading], reading: Reading) -> None:
+    seen.append(reading)
+
+
+async def test_objects_classes_and_partials() -> None:
+    hub, readings = make()
+    recorder = Recorder()
+    seen: list[Reading] = []
+    hub.subscribe(readings, name="object")(recorder)
+    hub.subscribe(readings, name="partial")(partial(note_into, seen))
+    async with serve(hub) as t:
+        await readings.publish(HOT)
+        await t.settled()
+    assert recorder.seen == [(HOT, b"kitchen")]
+    assert seen == [HOT]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -23,6 +25,7 @@ from tests.application import (
     dead_letters,
     make,
     payloads,
+    post,
     stored,
     until,
 )
@@ -200,3 +203,56 @@ async def test_manual_acknowledgement() -> None:
         assert held[1].reject("not wanted")
         await t.settled()
         assert len(await dead_letters(hub, "handle")) == 1
+
+
+async def test_something_cancelled_that_a_handler_waits_for_is_a_failure(caplog: pytest.LogCaptureFixture) -> None:
+    """It must not end the worker: the next message would never be handled."""
+    hub, readings = make()
+    seen: list[Reading] = []
+
+    @hub.subscribe(readings, retry=Retry(attempts=1))
+    async def handle(reading: Reading) -> None:
+        if reading == HOT:
+            waiting = asyncio.get_running_loop().create_future()
+            waiting.cancel()
+            await waiting
+        seen.append(reading)
+
+    async with serve(hub) as t:
+        await readings.publish_many([HOT, COLD])
+        await t.settled()
+        assert len(await dead_letters(hub, "handle")) == 1
+    assert seen == [COLD]
+    assert "handler handle failed" in caplog.text
+
+
+@dataclass
+class Checked:
+    """Its own check raises something unexpected."""
+
+    number: int
+
+    def __post_init__(self) -> None:
+        if self.number < 0:
+            raise LookupError(f"{self.number} is not listed")
+
+
+async def test_a_type_that_refuses_a_value_in_its_own_way() -> None:
+    hub = Hub()
+    anything = hub.topic("anything")
+    checked = hub.topic("checked", Checked)
+    seen: list[Checked] = []
+
+    @hub.subscribe(anything)
+    async def handle(value: Checked) -> None:
+        seen.append(value)
+
+    async with serve(hub) as t:
+        await anything.publish_many([{"number": -1}, {"number": 1}])
+        await t.settled()
+        (dead,) = await dead_letters(hub, "handle")
+        assert "LookupError: -1 is not listed" in dead["polywire-reason"].replace("'", "")
+        assert seen == [Checked(1)]
+        status, problem = await post(t, "checked", {"number": -1})
+        assert (status, "not listed" in problem["detail"]) == (400, True)
+        assert checked.name == "checked"

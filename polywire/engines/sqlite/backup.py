@@ -63,7 +63,7 @@ def _copy(
                         copy.step(pages)
                     yield
         error = None
-    except (apsw.Error, OSError) as found:
+    except Exception as found:  # noqa: BLE001 - whatever it is, the caller must hear of it
         error = translate(found, path)
     finally:
         with contextlib.suppress(RuntimeError):  # the loop is closed
@@ -104,17 +104,33 @@ def restore(backup_folder: str, data_folder: str) -> None:
     """Make a data folder from a backup, and note in it that it was restored (state ``meta`` / ``restored``: seconds
     since the Unix epoch in ASCII), from which the hub raises the epochs of its topics.
 
-    Raises `Conflict` if ``data_folder`` has something in it, `Unavailable` or `Internal` if the backup cannot be read.
+    Raises `Conflict` if ``data_folder`` has something in it, or ``backup_folder`` is no backup but a hub's data folder;
+    `Unavailable` or `Internal` if the backup cannot be read.
     """
     source = Path(backup_folder, FILE)
     if not source.is_file():
         raise Unavailable(f"there is no backup in {backup_folder}: {source} is missing")
+    _require_backup(source)
     _new_folder(data_folder)
     lock = FolderLock(data_folder)
     try:
         _restore(source, Database(data_folder, SqliteSettings()))
+    except BaseException:
+        for left in (f"{FILE}.part", "lock"):  # so that the next try finds the folder empty again
+            Path(data_folder, left).unlink(missing_ok=True)
+        raise
     finally:
         lock.release()
+
+
+def _require_backup(source: Path) -> None:
+    """A data folder's file alone is not all of it: the rest stands in its write-ahead log, or a hub is writing it."""
+    wal = Path(f"{source}-wal")
+    if Path(source.parent, "lock").exists() or (wal.exists() and wal.stat().st_size):
+        raise Conflict(
+            f"{source.parent} is the data folder of a hub, not a backup",
+            hint="make a backup of it first, or start a hub on a copy of the whole folder",
+        )
 
 
 def _restore(source: Path, database: Database) -> None:

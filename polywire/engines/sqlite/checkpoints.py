@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
+import logging
 import threading
 
 import apsw
 
-from polywire.core.errors import PolywireError
 from polywire.engines.sqlite.database import Database
 from polywire.engines.sqlite.readers import Readers
 from polywire.engines.sqlite.writer import Writer
@@ -15,6 +14,8 @@ from polywire.engines.sqlite.writer import Writer
 __all__ = ["Checkpoints"]
 
 FRAME_HEAD = 24
+
+_logger = logging.getLogger("polywire.sqlite")
 
 
 class Checkpoints:
@@ -41,10 +42,12 @@ class Checkpoints:
     def _run(self) -> None:
         connection: apsw.Connection | None = None
         while not self._stopped_in_wait():
-            # A full disk or a reader in the way: the next round finds the same frames.
-            with contextlib.suppress(apsw.Error, OSError, PolywireError):
+            try:
                 connection = connection or self._database.reconnect()
                 self._round(connection)
+            except Exception as error:  # noqa: BLE001 - the next round finds the same frames
+                # A full disk or a reader in the way is nothing special; whatever it is, the log must not grow for ever.
+                _logger.debug("%s: a checkpoint failed: %s", self._database.path, error)
         if connection is not None:
             connection.close()
 
@@ -54,6 +57,8 @@ class Checkpoints:
         return self._stop.is_set()
 
     def _round(self, connection: apsw.Connection) -> None:
+        if self._writer.dropped:
+            self._writer.call(self._writer.drop_rest)
         if self._writer.disk_full:
             self._writer.call(self._writer.look_for_space)
             if not self._writer.may_checkpoint():
@@ -69,9 +74,11 @@ class Checkpoints:
         finished = threading.Event()
 
         def reset() -> None:
-            with self._readers.paused():
-                self._writer.reset_log()
-            finished.set()
+            try:
+                with self._readers.paused():
+                    self._writer.reset_log()
+            finally:
+                finished.set()
 
         self._writer.call(reset)
         # The next round must not meet the writer's own checkpoint; a writer that stops answers no more.

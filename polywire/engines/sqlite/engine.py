@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,13 +31,14 @@ from polywire.engines.sqlite.pace import shorten_switch_interval
 from polywire.engines.sqlite.readers import Readers
 from polywire.engines.sqlite.settings import SqliteSettings
 from polywire.engines.sqlite.space import FolderLock, Reserve, free_bytes
-from polywire.engines.sqlite.statements import delete_tombstones
+from polywire.engines.sqlite.statements import delete_tombstones, drop_slice, dropped
 from polywire.engines.sqlite.writer import Writer, wal_bytes
 
 __all__ = ["SqliteEngine"]
 
 T = TypeVar("T")
 _SEQS = 1024  # sequence numbers looked up by one statement
+_DROPPED_ROWS, _DROPPED_SIZE = 10_000, 16 << 20  # of a dropped topic, removed at a time while nobody waits for a commit
 
 
 class SqliteEngine:
@@ -95,9 +96,18 @@ class SqliteEngine:
         try:
             connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
             delete_tombstones(connection.cursor())
+            self._drop_rest(connection)
         except apsw.FullError:
             self._writer.disk_full = True
             reserve.release()
+
+    @staticmethod
+    def _drop_rest(connection: apsw.Connection) -> None:
+        """Before anything is loaded: the core may give the id of a topic that is gone to a new one."""
+        cursor = connection.cursor()
+        for topic in dropped(cursor):
+            while drop_slice(cursor, topic, rows=_DROPPED_ROWS, size=_DROPPED_SIZE) is not None:
+                connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
 
     # ── 2. load ──
 
@@ -201,13 +211,13 @@ class SqliteEngine:
     async def expired(self, now: int, *, limit: int) -> list[int]:
         return await self._readers.run(self._expiry.take, now, limit)
 
-    async def dedup_since(self, appended: int) -> list[Batch]:
-        batches: list[Batch] = []
+    async def dedup_since(self, appended: int) -> AsyncIterator[Batch]:
         after: tuple[int, int] | None = (appended, -1)
         while after is not None:
             found, after = await self._readers.run(queries.dedup_since, *after, self.settings.read_size)
-            batches += [batch for batch in found if batch.appended >= appended]
-        return batches
+            for batch in found:
+                if batch.appended >= appended:
+                    yield batch
 
     async def space(self) -> Space:
         return await self._readers.run(self._space)

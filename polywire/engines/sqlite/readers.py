@@ -18,6 +18,9 @@ from polywire.engines.sqlite.pace import exact_timers
 
 __all__ = ["Readers"]
 
+LONGEST_PAUSE = 0.05
+"""Seconds that a pause waits for the reads under way, all together."""
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -52,6 +55,7 @@ class Readers:
         self._database = database
         self._queue: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._closed = False
+        self._closing = threading.Lock()
         self._busy = [threading.Lock() for _ in range(threads)]
         self._threads = [
             threading.Thread(target=self._work, args=(busy,), name=f"polywire-reader-{index}", daemon=True)
@@ -64,17 +68,20 @@ class Readers:
 
     def stop(self) -> None:
         """Answer what was asked, then end the threads."""
-        self._closed = True
-        for _ in self._threads:
-            self._queue.put(None)
+        with self._closing:
+            self._closed = True
+            for _ in self._threads:
+                self._queue.put(None)
         for thread in self._threads:
             thread.join()
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """No read is under way inside, unless one takes very long. Without this, reads that overlap without end keep a
-        checkpoint from ever starting the write-ahead log over."""
-        held = [busy for busy in self._busy if busy.acquire(timeout=0.1)]
+        """No read is under way inside, unless one takes very long, because commits wait for this. Without it, reads
+        that
+        overlap without end keep a checkpoint from ever starting the write-ahead log over."""
+        deadline = time.monotonic() + LONGEST_PAUSE
+        held = [busy for busy in self._busy if busy.acquire(timeout=max(0, deadline - time.monotonic()))]
         try:
             yield
         finally:
@@ -82,10 +89,11 @@ class Readers:
                 busy.release()
 
     async def run(self, function: Callable[Concatenate[apsw.Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        if self._closed:
-            raise Unavailable(f"{self._database.path} is closed")
         request = _Request(asyncio.get_running_loop(), lambda connection: function(connection, *args, **kwargs))
-        self._queue.put(request)
+        with self._closing:  # or it might come to stand behind the end, where nobody answers it
+            if self._closed:
+                raise Unavailable(f"{self._database.path} is closed")
+            self._queue.put(request)
         result: T = await request.future
         return result
 
@@ -101,10 +109,11 @@ class Readers:
                     connection = connection or self._database.reader()
                     result = request.call(connection)
             except Exception as error:  # noqa: BLE001 - the caller gets it, the thread goes on
+                self._count(time.perf_counter() - began)
                 request.answer(None, translate(error, self._database.path))
             else:
+                self._count(time.perf_counter() - began)
                 request.answer(result, None)
-            self._count(time.perf_counter() - began)
         if connection is not None:
             connection.close()
 

@@ -20,14 +20,21 @@ def free_bytes(folder: str) -> int:
 
 
 class FolderLock:
-    """Held by the operating system for this process, so that a crash lets go of it. Raises `Unavailable`."""
+    """Held by the operating system for this process, so that a crash lets go of it. Raises `Unavailable`.
+
+    Without ``create`` nothing is made: where no lock file is, no hub has the folder open, and nothing is locked.
+    """
 
     def __init__(self, folder: str, *, create: bool = True) -> None:
+        self._descriptor: int | None = None
+        path = Path(folder, "lock")
+        if not create and not path.exists():
+            return
         try:
-            if create and not Path(folder).is_dir():
+            if not Path(folder).is_dir():
                 Path(folder).mkdir(parents=True)
                 sync_folder(str(Path(folder).resolve().parent))
-            self._descriptor = os.open(Path(folder, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
             raise Unavailable(
                 f"the data folder {folder} cannot be written: {error.strerror}",
@@ -42,7 +49,8 @@ class FolderLock:
             ) from error
 
     def release(self) -> None:
-        os.close(self._descriptor)
+        if self._descriptor is not None:
+            os.close(self._descriptor)
 
 
 class Reserve:

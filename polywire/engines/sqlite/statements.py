@@ -98,11 +98,14 @@ def apply(cursor: apsw.Cursor, commit: Commit, rows: Sequence[Row]) -> None:
 
 _DROPPED = "dropped "
 _SLICES = {
-    "log": "SELECT seq, size FROM log INDEXED BY log_topic WHERE topic = ? LIMIT ?",
-    "retained": "SELECT key, length(body) FROM retained WHERE topic = ? LIMIT ?",
-    "delayed": "SELECT id, length(body) FROM delayed WHERE topic = ? LIMIT ?",
-}
-_SLICE_KEYS = {"log": "seq", "retained": "topic = :topic AND key", "delayed": "id"}
+    "SELECT seq, size FROM log INDEXED BY log_topic WHERE topic = ? ORDER BY base LIMIT ?":
+        "DELETE FROM log WHERE topic = :topic AND seq IN (SELECT value FROM json_each(:keys))",
+    "SELECT key, length(body) FROM retained WHERE topic = ? ORDER BY key LIMIT ?":
+        "DELETE FROM retained WHERE topic = :topic AND key <= :last",
+    "SELECT id, length(body) FROM delayed WHERE topic = ? LIMIT ?":
+        "DELETE FROM delayed WHERE topic = :topic AND id IN (SELECT value FROM json_each(:keys))",
+}  # fmt: skip
+"""What is left of a topic in a table, and how some of it goes."""
 
 
 def _note_dropped(cursor: apsw.Cursor, topics: Sequence[int]) -> None:
@@ -113,30 +116,33 @@ def _note_dropped(cursor: apsw.Cursor, topics: Sequence[int]) -> None:
 
 def dropped(cursor: apsw.Cursor) -> list[int]:
     """Ids of dropped topics of which something may be left."""
-    found = cursor.execute("SELECT value FROM engine WHERE name GLOB ?", (f"{_DROPPED}*",))
-    return [topic for (topic,) in found.fetchall()]
+    found: list[Any] = cursor.execute("SELECT value FROM engine WHERE name GLOB ?", (f"{_DROPPED}*",)).fetchall()
+    return [topic for (topic,) in found]
 
 
-def drop_slice(cursor: apsw.Cursor, topic: int, rows: int, size: int) -> bool:
-    """Remove some of a dropped topic: up to so many rows or about so many bytes. True if nothing is left of it."""
-    for table, select in _SLICES.items():
-        keys = _fitting(cursor.execute(select, (topic, rows)).fetchall(), size)
+def drop_slice(cursor: apsw.Cursor, topic: int, *, rows: int, size: int) -> int | None:
+    """Remove some of a dropped topic: up to so many rows or about so many bytes. Returns how many bytes, or None: it
+    is all gone."""
+    for select, delete in _SLICES.items():
+        found: list[Any] = cursor.execute(select, (topic, rows)).fetchall()
+        keys, removed = _fitting(found, size)
         if keys:
-            for key in keys:
-                cursor.execute(f"DELETE FROM {table} WHERE {_SLICE_KEYS[table]} = :key", {"topic": topic, "key": key})
-            return False
+            texts = json.dumps(keys) if not isinstance(keys[0], bytes) else None
+            cursor.execute(delete, {"topic": topic, "keys": texts, "last": keys[-1]})
+            return removed
     cursor.execute("DELETE FROM engine WHERE name = ?", (f"{_DROPPED}{topic}",))
-    return True
+    return None
 
 
-def _fitting(found: Sequence[tuple[Any, int]], size: int) -> list[Any]:
-    keys = []
+def _fitting(found: Sequence[tuple[Any, int]], size: int) -> tuple[list[Any], int]:
+    """The first keys that make up ``size`` bytes, and how many bytes."""
+    keys, total = [], 0
     for key, bytes_ in found:
         keys.append(key)
-        size -= bytes_
-        if size <= 0:
+        total += bytes_
+        if total >= size:
             break
-    return keys
+    return keys, total
 
 
 def _each(cursor: apsw.Cursor, delete: str, values: Sequence[int] | Sequence[str]) -> None:

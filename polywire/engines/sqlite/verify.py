@@ -17,6 +17,7 @@ from polywire.engines.sqlite import queries, rows
 from polywire.engines.sqlite.database import Database
 from polywire.engines.sqlite.settings import SqliteSettings
 from polywire.engines.sqlite.space import FolderLock
+from polywire.engines.sqlite.writer import wal_bytes
 
 __all__ = ["verify"]
 
@@ -71,8 +72,10 @@ def verify(folder: str) -> dict[str, Any]:
 
 def _check(database: Database, report: _Report) -> None:
     try:
+        # What a crash left in the write-ahead log stays there; where none is, closing takes the empty one away again.
+        left = wal_bytes(database.path) > 0
         with contextlib.closing(database.connect(apsw.SQLITE_OPEN_READWRITE)) as connection:
-            connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+            connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, int(left))
             with database.named_errors():
                 database.check_format(connection)
                 for (text,) in connection.execute("PRAGMA integrity_check"):

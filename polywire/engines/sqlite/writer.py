@@ -23,7 +23,7 @@ from polywire.core.errors import PolywireError, Unavailable
 from polywire.engines.sqlite import statements
 from polywire.engines.sqlite.database import BUSY_TIMEOUT, Database, translate
 from polywire.engines.sqlite.pace import exact_timers
-from polywire.engines.sqlite.rows import Row, pack
+from polywire.engines.sqlite.rows import pack
 from polywire.engines.sqlite.space import Reserve, free_bytes
 
 __all__ = ["Chore", "Writer", "wal_bytes"]
@@ -56,7 +56,8 @@ class Writer:
         self._grown = 0
         self._emptied: set[int] = set()
         self._chores: list[Chore] = []
-        self._dropped: list[int] = []
+        self.dropped: list[int] = []
+        """Topics of which something is left."""
         self._dropping = False
         self._stopped = False
         self._stopping = threading.Lock()
@@ -167,7 +168,7 @@ class Writer:
                     self._cursor.execute("ROLLBACK")
                 raise
         self.rows += len(rows)
-        self._watch_log(rows)
+        self._watch_log(sum(len(row[-1]) for row in rows))
 
     def _transaction_again(self, commit: Commit) -> None:
         try:
@@ -198,21 +199,23 @@ class Writer:
 
     def drop_rest(self, topics: Sequence[int] = ()) -> None:
         """Go on removing what dropped topics left, these and those still known, in pieces between commits."""
-        self._dropped.extend(topics)
-        if self._dropped and not self._dropping:
+        self.dropped.extend(topics)
+        if self.dropped and not self._dropping:
             self._dropping = True
             self._chores.append(self._drop())
 
     def _drop(self) -> Chore:
-        """After an error (a full disk) the rest waits for the next call of `drop_rest`, at the latest the next start."""
+        """After an error (a full disk) the rest waits for the next `drop_rest`, at the latest for the next start."""
         try:
-            while self._dropped:
-                with self.connection:
-                    gone = statements.drop_slice(self.connection.cursor(), self._dropped[0], DROPPED_ROWS, DROPPED_SIZE)
-                if gone:
-                    self._dropped.pop(0)
-                self._watch_log([])
+            while self.dropped:
+                size = statements.drop_slice(self._cursor, self.dropped[0], rows=DROPPED_ROWS, size=DROPPED_SIZE)
+                if size is None:
+                    self.dropped.pop(0)
+                self._watch_log(size or 0)
                 yield
+        except (apsw.FullError, apsw.IOError) as error:
+            _logger.warning("%s: the rest of a dropped topic stays for now: %s", self._database.path, error)
+            self._recover_connection()
         finally:
             self._dropping = False
 
@@ -255,8 +258,8 @@ class Writer:
 
     # ── the write-ahead log ──
 
-    def _watch_log(self, rows: list[Row]) -> None:
-        self._grown += sum(len(row[-1]) for row in rows) + _PAGES_OF_A_COMMIT
+    def _watch_log(self, size: int) -> None:
+        self._grown += size + _PAGES_OF_A_COMMIT
         if self._grown > self._database.settings.wal_limit:
             self._grown = 0
             self.log_is_long.set()

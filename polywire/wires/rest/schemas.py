@@ -104,6 +104,10 @@ class MoveBody(Struct, forbid_unknown_fields=True):
     key: str | None = None
 
 
+class CursorBody(Struct, forbid_unknown_fields=True):
+    cursor: str
+
+
 class RedriveBody(Struct, forbid_unknown_fields=True):
     limit: int | None = None
     seqs: list[int] | None = None

@@ -246,6 +246,26 @@ async def cancel_delayed(app: RestApp, request: Request) -> Response:
     return app.empty
 
 
+# --- readers that keep their cursor here -----------------------------------------------------------------------------
+
+
+async def cursor(app: RestApp, request: Request) -> Response:
+    found = app.core.cursors.get(request.principal, request.text(0), request.text(1))
+    return json_response(200, {"cursor": str(found)})
+
+
+async def commit_cursor(app: RestApp, request: Request) -> Response:
+    body = await request.body(app.settings.control_size, app.settings.body_timeout)
+    asked = Cursor.parse(schemas.decode(body, schemas.CursorBody).cursor)
+    await app.core.cursors.commit(request.principal, request.text(0), request.text(1), asked)
+    return json_response(200, {"cursor": str(asked)})
+
+
+async def forget_cursor(app: RestApp, request: Request) -> Response:
+    await app.core.cursors.forget(request.principal, request.text(0), request.text(1))
+    return app.empty
+
+
 # --- settings --------------------------------------------------------------------------------------------------------
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from polywire.core.engine import Commit
 from polywire.core.message import Batch, Record
 from polywire.engines.sqlite import SqliteEngine, SqliteSettings
 
+T = TypeVar("T")
 SETTINGS = SqliteSettings(reserve_size=1 << 20)
 
 
@@ -72,6 +74,16 @@ async def running(
         yield engine
     finally:
         engine.close()
+
+
+async def until(figure: Callable[[], Awaitable[T]], expected: T) -> None:
+    """Ask again and again until the answer is this. Raises `AssertionError` after ten seconds."""
+    found = await figure()
+    deadline = time.monotonic() + 10
+    while found != expected:
+        assert time.monotonic() < deadline, f"{found!r} instead of {expected!r}"
+        await asyncio.sleep(0.001)
+        found = await figure()
 
 
 def payloads(batches: list[Batch]) -> list[bytes]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from polywire.core.engine import StateChange
-from polywire.core.errors import Conflict, Unavailable
+from polywire.core.errors import Conflict, Internal, Unavailable
 from polywire.engines.sqlite import SqliteEngine, restore, verify
 from tests.engines.sqlite.store import SETTINGS, Log, running, write
 
@@ -77,6 +78,44 @@ async def test_restoring_never_overwrites(tmp_path: Path) -> None:
         restore(str(tmp_path / "backup"), str(tmp_path / "data"))
     with pytest.raises(Unavailable, match="no backup"):
         restore(str(tmp_path / "nothing"), str(tmp_path / "new"))
+
+
+async def test_a_data_folder_is_not_a_backup(tmp_path: Path) -> None:
+    async with running(tmp_path / "data") as engine:
+        await write(engine, Log().batch(1, b"only in the write-ahead log"))
+        with pytest.raises(Conflict, match="data is the data folder of a hub"):
+            restore(str(tmp_path / "data"), str(tmp_path / "new"))
+    assert not (tmp_path / "new").exists()
+
+
+async def test_a_restore_that_fails_can_be_tried_again(tmp_path: Path) -> None:
+    async with running(tmp_path / "data") as engine:
+        await write(engine, Log().batch(1, b"x"))
+        await engine.backup(str(tmp_path / "backup"))
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "hub.db").write_bytes(b"no database" * 1000)
+    with pytest.raises(Internal, match="is not a log"):
+        restore(str(tmp_path / "broken"), str(tmp_path / "new"))
+    restore(str(tmp_path / "backup"), str(tmp_path / "new"))
+    assert verify(str(tmp_path / "new"))["messages"] == 1
+
+
+async def test_verify_refuses_a_store_in_use_and_changes_nothing(tmp_path: Path) -> None:
+    async with running(tmp_path / "data") as engine:
+        await write(engine, Log().batch(1, b"x"))
+        with pytest.raises(Unavailable, match="in use by another process"):
+            verify(str(tmp_path / "data"))
+        await engine.backup(str(tmp_path / "backup"))
+        shutil.copytree(tmp_path / "data", tmp_path / "crashed")
+    for name, files in (("data", {"hub.db", "lock", "reserve"}), ("backup", {"hub.db"}), ("crashed", None)):
+        before = contents(tmp_path / name)
+        assert files is None or set(before) == files
+        assert verify(str(tmp_path / name))["messages"] == 1
+        assert contents(tmp_path / name) == before
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir() if not file.name.endswith("-shm")}
 
 
 def test_verify_of_no_store(tmp_path: Path) -> None:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import threading
 from pathlib import Path
 from typing import Any
 
+import apsw
+import msgspec
 import pytest
 
 from polywire.core.engine import Delayed, PendingChunk, Retained, StateChange
 from polywire.core.errors import Internal, Unavailable
 from polywire.core.message import Flag, Origin, Record
-from polywire.engines.sqlite import SqliteEngine
-from tests.engines.sqlite.store import SETTINGS, Log, commit_of, payloads, running, submit, write
+from polywire.engines.sqlite import SqliteEngine, queries, statements
+from polywire.engines.sqlite.database import SCHEMA
+from polywire.engines.sqlite.rows import checksum
+from tests.engines.sqlite.store import SETTINGS, Log, commit_of, payloads, running, submit, until, write
 
 FULL = Record(
     payload=b"\x00\xff payload", key=b"\x00key", id="id-1", content_type="application/json",
@@ -160,11 +165,94 @@ async def test_a_dropped_topic_is_gone_and_others_stay(tmp_path: Path) -> None:
                 delayed=[Delayed(f"d{topic}", 1, topic, FULL)],
             )  # fmt: skip
         await write(engine, dropped_topics=[1])
-        assert await engine.rows(1) == []
-        assert await engine.retained(1, b"k") is None
+        await until(lambda: left_of(engine, 1), 0)
         assert [delayed.id for delayed in await engine.due(5, limit=5)] == ["d2"]
-        assert len(await engine.rows(2)) == 1
-        assert await engine.retained(2, b"k") is not None
+        assert await left_of(engine, 2) == 3
+
+
+async def left_of(engine: SqliteEngine, topic: int) -> int:
+    """Rows of all kinds."""
+    found = [
+        await engine.rows(topic),
+        await engine.retained_keys(topic, after=None, limit=1_000_000),
+        await engine.delayed(topic, after=None, limit=1_000_000),
+    ]
+    return sum(map(len, found))
+
+
+async def large_topic(engine: SqliteEngine, log: Log, topic: int, rows: int) -> None:
+    for start in range(0, rows, 500):
+        numbers = range(start, min(rows, start + 500))
+        appends = []
+        for number in numbers:
+            appends += [log.batch(topic, b"%d" % number), log.batch(topic + 1, b"-")]  # so that each is a row
+        await write(
+            engine, *appends,
+            retained={(topic, b"%d" % n): Retained(topic, b"%d" % n, n + 1, n, 0, Record(b"r")) for n in numbers},
+            delayed=[Delayed(f"d{n}", 1, topic, Record(b"d")) for n in numbers],
+        )  # fmt: skip
+
+
+async def test_a_large_topic_is_dropped_between_commits(tmp_path: Path) -> None:
+    log = Log()
+    async with running(tmp_path) as engine:
+        await large_topic(engine, log, 1, 800)
+        engine.submit(commit_of(dropped_topics=[1]), lambda commit, error: None)
+        left: list[int] = []
+        while not left or left[-1]:
+            await write(engine, log.batch(5, b"x"))
+            left.append(len(await engine.rows(1)))
+        # Had it gone in one transaction, there would be nothing between all and none.
+        assert len(set(left)) > 2
+        assert left == sorted(left, reverse=True)
+        await until(lambda: left_of(engine, 1), 0)
+        assert len(await engine.rows(2)) == 800
+
+
+async def test_what_was_left_of_a_dropped_topic_is_gone_before_anything_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def drop_slice(*args: Any, **kwargs: Any) -> int | None:
+        raise apsw.FullError("no room")
+
+    monkeypatch.setattr(statements, "drop_slice", drop_slice)
+    log = Log()
+    async with running(tmp_path) as engine:
+        await large_topic(engine, log, 1, 3000)
+        await write(engine, dropped_topics=[1])
+        assert await left_of(engine, 1) > 3000
+    engine = opened(tmp_path)
+    assert list(engine.load_retained_keys()) == []
+    assert set(engine.stats()) == {2}
+    assert engine.next_seq() == log.seq
+    engine.start(asyncio.get_running_loop())
+    assert await left_of(engine, 1) == 0
+    # The id may be used again.
+    await write(engine, log.batch(1, b"new"))
+    engine.close()
+    engine = opened(tmp_path)
+    assert engine.stats()[1].messages == 1
+    engine.close()
+
+
+async def test_a_full_disk_does_not_end_dropping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = Log()
+    settings = msgspec.structs.replace(SETTINGS, checkpoint_interval=0.01)
+    failing = [3]
+
+    def drop_slice(*args: Any, **kwargs: Any) -> int | None:
+        if failing[0]:
+            failing[0] -= 1
+            raise apsw.FullError("no room")
+        return original(*args, **kwargs)
+
+    original = statements.drop_slice
+    monkeypatch.setattr(statements, "drop_slice", drop_slice)
+    async with running(tmp_path, settings) as engine:
+        await large_topic(engine, log, 1, 10)
+        await write(engine, dropped_topics=[1])
+        await until(lambda: left_of(engine, 1), 0)
+    assert failing == [0]
 
 
 async def test_sequence_numbers_never_start_again(tmp_path: Path) -> None:
@@ -231,6 +319,34 @@ async def test_a_closed_engine_says_so(tmp_path: Path) -> None:
     with pytest.raises(Unavailable):
         await engine.read(1, 0, messages=1, size=1)
     engine.close()
+
+
+def test_removing_empty_chunks_lowers_no_subscription(tmp_path: Path) -> None:
+    """What recovery makes of the chunks, their bits and the greatest ``through``, is the same without them."""
+    chance = random.Random(1)
+    connection = apsw.Connection(":memory:")
+    connection.execute(SCHEMA)
+    removed = 0
+    for _ in range(300):
+        connection.execute("DELETE FROM pending")
+        chunks = [
+            PendingChunk(subscription, chunk, chance.randrange(6), chance.choice((b"", b"", b"\x01")), b"")
+            for subscription in range(3)
+            for chunk in chance.sample(range(8), chance.randrange(8))
+        ]
+        statements.insert_rows(connection.cursor(), "pending", [(*chunk, checksum(chunk)) for chunk in chunks])
+        statements.delete_tombstones(connection.cursor(), chance.choice((None, [0, 1, 2])))
+        left = list(queries.load_pending(connection))
+        assert recovered(left) == recovered(chunks)
+        removed += len(chunks) - len(left)
+    assert removed > 300
+
+
+def recovered(chunks: list[PendingChunk]) -> tuple[dict[int, int], set[tuple[int, int]]]:
+    through: dict[int, int] = {}
+    for chunk in chunks:
+        through[chunk.subscription] = max(through.get(chunk.subscription, 0), chunk.through)
+    return through, {(chunk.subscription, chunk.chunk) for chunk in chunks if chunk.bits}
 
 
 async def test_empty_chunks_that_nobody_needs_go(tmp_path: Path) -> None:

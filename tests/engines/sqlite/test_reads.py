@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from polywire.core.engine import Delayed, Retained
@@ -184,9 +185,22 @@ async def test_messages_that_ask_for_dedup(tmp_path: Path) -> None:
             await write(
                 engine, log.batch(1, Record(b"%d" % index, flags=flags), appended=1000 + index), log.batch(2, b"-")
             )
-        assert payloads(await engine.dedup_since(0)) == [b"1", b"3", b"5"]
-        assert payloads(await engine.dedup_since(1003)) == [b"3", b"5"]
-        assert payloads(await engine.dedup_since(1006)) == []
+        for since, expected in ((0, [b"1", b"3", b"5"]), (1003, [b"3", b"5"]), (1006, [])):
+            assert payloads([batch async for batch in engine.dedup_since(since)]) == expected
+
+
+async def test_dedup_is_read_in_pages(tmp_path: Path) -> None:
+    log = Log()
+    async with running(tmp_path, msgspec.structs.replace(SETTINGS, read_size=MIB)) as engine:
+        for _ in range(12):
+            await write(engine, log.batch(1, Record(bytes(MIB // 2), flags=Flag.DEDUP)))
+        before = engine.metrics()["reads"]
+        found = engine.dedup_since(0)
+        first = await anext(found)
+        assert first.seq == 1
+        assert engine.metrics()["reads"] == before + 1  # what nobody asked for is not in memory
+        assert [batch.seq async for batch in found] == list(range(2, 13))
+        assert engine.metrics()["reads"] > before + 5
 
 
 async def test_space_and_figures(tmp_path: Path) -> None:

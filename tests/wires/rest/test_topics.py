@@ -185,6 +185,22 @@ def test_an_idempotent_batch_stores_once(hub: HttpHub) -> None:
     assert [message["data"] for message in hub.messages("t")] == [1, 2, 3]
 
 
+def test_a_reader_may_keep_its_cursor_here(hub: HttpHub) -> None:
+    for number in range(3):
+        hub.post("/topics/t", json=number)
+    page = hub.get("/topics/t?limit=2").json()
+    path = "/topics/t/cursors/report"
+    assert hub.get(path).status_code == 404
+    assert hub.put(path, json={"cursor": page["next"]}).json() == {"cursor": page["next"]}
+    kept = hub.get(path).json()["cursor"]
+    assert [message["data"] for message in hub.get(f"/topics/t?from={kept}").json()["messages"]] == [2]
+    stale = hub.put(path, json={"cursor": "9-0-1"})
+    assert (stale.status_code, stale.json()["reason"]) == (409, "epoch")
+    assert hub.put(path, json={"cursor": "nonsense"}).status_code == 400
+    assert hub.delete(path).status_code == 204
+    assert hub.get(path).status_code == 404
+
+
 def test_a_delayed_publish_is_listed_cancelled_and_stored_when_due(hub: HttpHub) -> None:
     answers = [hub.post("/topics/t", data=str(n), headers={**JSON, "Polywire-Delay": "10m"}) for n in (1, 2)]
     assert [answer.status_code for answer in answers] == [202, 202]
