@@ -6,10 +6,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from contextvars import copy_context
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Any, Self, TypeVar, get_args
@@ -27,8 +24,9 @@ from polywire.core.limits import Limits
 from polywire.core.subscription import Delivery
 from polywire.core.units import text, texts
 from polywire.engines.sqlite import SqliteEngine
-from polywire.handlers.injection import Kind, Parameters
+from polywire.handlers.injection import Kind, Parameters, location
 from polywire.handlers.runner import Handler, Middleware, Runner
+from polywire.handlers.threads import Threads
 from polywire.message import Message
 from polywire.router import Declarations, HandlerDeclaration, Router
 from polywire.topic import Topic
@@ -87,7 +85,7 @@ class Hub(Declarations):
         self._core: Core | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._loop_thread: int | None = None
-        self._threads: ThreadPoolExecutor | None = None
+        self._threads: Threads | None = None
         self._runners: list[Runner] = []
         self._stack: AsyncExitStack | None = None
         self._stopping = False
@@ -111,6 +109,7 @@ class Hub(Declarations):
 
     def middleware(self, function: M) -> M:
         """``async def m(delivery, call_next): ...`` around every delivery, the first declared outermost."""
+        self.may_declare()
         self._middleware.append(function)
         return function
 
@@ -153,23 +152,23 @@ class Hub(Declarations):
         self._core = core
         self._loop = asyncio.get_running_loop()
         self._loop_thread = threading.get_ident()
-        self._threads = ThreadPoolExecutor(self.settings.threads, thread_name_prefix=f"{self.name}-handler")
+        self._threads = Threads(self.settings.threads, f"{self.name}-handler")
         self._stack = AsyncExitStack()
         try:
             if self._lifespan is not None:
                 await self._stack.enter_async_context(self._lifespan(self))
-            await self._start_handlers(core, handlers)
+            await self._start_handlers(core, handlers, self._threads)
         except BaseException:
             await self.stop()
             raise
 
-    async def _start_handlers(self, core: Core, handlers: Sequence[Handler]) -> None:
+    async def _start_handlers(self, core: Core, handlers: Sequence[Handler], threads: Threads) -> None:
         for declaration in self._handlers.values():
             core.subscriptions.declare(declaration.settings, declaration.start)
         self._name_abandoned(core)
         await core.log.committed()
         for handler in handlers:
-            runner = Runner(handler, core, self._middleware, self._in_thread)
+            runner = Runner(handler, core, self._middleware, threads.run)
             self._runners.append(runner)
             runner.start()
 
@@ -211,7 +210,7 @@ class Hub(Declarations):
         finally:
             await core.stop()
             if self._threads is not None:
-                self._threads.shutdown(wait=False, cancel_futures=True)
+                self._threads.stop()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -237,13 +236,17 @@ class Hub(Declarations):
             Principal: Kind(lambda _: lambda delivery: delivery.consumer.principal),
             Hub: Kind(lambda _: lambda _: self),
         }
+        results = declaration.publish
+        if results is not None and self._topics.get(results.name) is not results:
+            where = location(declaration.function)
+            raise TypeError(f"{where}: publish= is topic {results.name!r} of another hub, or of a router not included")
         batch = declaration.batch is not None
         parameters = Parameters(declaration.function, kinds, payload=True, batch=batch)
         return Handler(
             declaration.function,
             parameters,
             declaration.settings.name,
-            declaration.publish.contract if declaration.publish is not None else None,
+            results.contract if results is not None else None,
             declaration.manual,
             declaration.batch,
             declaration.concurrency,
@@ -260,10 +263,6 @@ class Hub(Declarations):
             return Message(delivery.message, topic.contract.codec if topic is not None else _ANYTHING)
 
         return message
-
-    async def _in_thread(self, function: Callable[..., T], **arguments: Any) -> T:
-        call = partial(copy_context().run, partial(function, **arguments))
-        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
 
     def run_from_thread(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the hub's loop, from another thread, and wait for it. Raises `RuntimeError` on its own."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import requests
 
 from polywire import (
     Delivery,
@@ -25,6 +27,7 @@ from tests.application import (
     stored,
     until,
 )
+from tests.processes import run_hub
 
 
 async def test_lifespan_around_the_handlers(tmp_path: Path) -> None:
@@ -137,3 +140,27 @@ async def test_a_data_folder_has_one_hub(tmp_path: Path) -> None:
             await second.start()
         with pytest.raises(RuntimeError, match="has started already"):
             await first.start()
+
+
+BLOCKING = """
+import time
+from polywire import Hub, Limits
+hub = Hub("blocking", limits=Limits(drain=200))
+jobs = hub.topic("jobs", int)
+
+@hub.subscribe(jobs)
+def block(job: int) -> None:
+    time.sleep(3600)
+"""
+
+
+def test_a_function_that_blocks_does_not_keep_the_process(tmp_path: Path) -> None:
+    app = tmp_path / "app.py"
+    app.write_text(BLOCKING)
+    with run_hub(str(app), data=tmp_path / "data") as running:
+        answer = requests.post(f"{running.http}/topics/jobs", json=1, timeout=10)
+        assert answer.status_code == 201
+        url = f"{running.http}/subscriptions/block"
+        running.wait_for(lambda: requests.get(url, timeout=10).json()["unsettled"])
+        begun = time.monotonic()
+    assert time.monotonic() - begun < 5

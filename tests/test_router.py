@@ -204,3 +204,22 @@ def test_a_router_is_included_once_and_whole() -> None:
         hub.include(router)
     with pytest.raises(RuntimeError, match=r"before hub\.include"):
         router.topic("late")
+
+
+async def test_results_go_to_a_topic_of_the_same_hub() -> None:
+    hub, readings = make()
+    _, elsewhere = make()
+
+    async def copy(reading: Reading) -> Reading:
+        return reading
+
+    hub.subscribe(readings, publish=elsewhere)(copy)
+    line = copy.__code__.co_firstlineno
+    with pytest.raises(TypeError, match=rf"test_router\.py:{line}: publish= is topic 'readings' of another hub"):
+        await hub.start()
+
+
+@pytest.mark.parametrize("wrong", [{"attempts": 0}, {"first": "soon"}, {"longest": "-1s"}])
+def test_a_retry_policy_that_cannot_be(wrong: dict[str, Any]) -> None:
+    with pytest.raises((ValueError, Invalid)):
+        Retry(**wrong)

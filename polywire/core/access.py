@@ -127,6 +127,7 @@ class Access:
         self._clock = clock
         self._store: Store | None = None
         self._keys: dict[str, tuple[StoredKey, Principal]] = {}
+        self._making: set[str] = set()  # names of keys that are being stored
         self._anonymous_allow = [Permission.parse(text) for text in anonymous_allow]
         self.anonymous = Principal("anonymous", "anonymous", everything=True)
         self.system = Principal("hub", "hub", everything=True)
@@ -179,14 +180,18 @@ class Access:
             raise Invalid("a key's name has 1 to 100 printable characters", fields=[FieldError("$.name", "required")])
         if is_pattern(name) or name in (self.anonymous.name, self.system.name):
             raise Invalid(f"no key may be named {name!r}", fields=[FieldError("$.name", "reserved, or a wildcard")])
-        if any(key.name == name for key, _ in self._keys.values()):
+        if name in self._making or any(key.name == name for key, _ in self._keys.values()):
             raise Conflict(f"an API key named {name!r} exists", hint="revoke it first, or take another name")
         for text in allow:
             Permission.parse(text)
         identity = secrets.token_hex(6)
         secret = f"pw_{identity}_{secrets.token_urlsafe(32)}"
         key = StoredKey(identity, name, _hash(secret), list(allow), self._clock.now())
-        await self._save(StateChange(KEY_STATE, key.id, msgspec.msgpack.encode(key)))
+        self._making.add(name)
+        try:
+            await self._save(StateChange(KEY_STATE, key.id, msgspec.msgpack.encode(key)))
+        finally:
+            self._making.discard(name)
         self._add(key)
         return _info(key), secret
 

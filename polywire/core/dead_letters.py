@@ -19,7 +19,7 @@ from polywire.core.position import Position
 if TYPE_CHECKING:
     from polywire.core.subscription import Delivery
 
-__all__ = ["DEAD", "RETRY", "dead_letter", "original", "unrefusable"]
+__all__ = ["DEAD", "RETRY", "dead_letter", "original", "restored", "unrefusable"]
 
 DEAD = "_dead"
 """The topic of dead letters; the key is the subscription's name."""
@@ -64,8 +64,11 @@ def _copy(record: Record, trail: list[Header], key: bytes) -> Record:
 
 def original(message: Message) -> Message:
     """The message as it was first published: a redriven one shows its old topic, key and position again."""
-    if message.topic != RETRY:
-        return message
+    return restored(message) if message.topic == RETRY else message
+
+
+def restored(message: Message) -> Message:
+    """A dead letter or redriven message without its trail, under the topic, key and position it had."""
     trail = dict(header for header in message.record.headers if header[0] in _TRAIL)
     key = trail.get("polywire-key")
     record = msgspec.structs.replace(message.record)

@@ -12,7 +12,7 @@ import msgspec
 from polywire.core.access import Action, Principal
 from polywire.core.address import is_pattern
 from polywire.core.bindings import Bindings
-from polywire.core.dead_letters import DEAD, RETRY, original
+from polywire.core.dead_letters import DEAD, RETRY, original, restored
 from polywire.core.engine import StateChange
 from polywire.core.errors import (
     Conflict,
@@ -403,7 +403,8 @@ class Subscriptions:
         messages = await self._log.fetch([seq]) if seq in subscription.pending else []
         if not messages or seq not in subscription.pending:
             raise NotFound(f"message {seq} is not pending in subscription {name!r}")
-        record = msgspec.structs.replace(messages[0].record)
+        message = restored(messages[0]) if messages[0].topic in (DEAD, RETRY) else messages[0]
+        record = msgspec.structs.replace(message.record)
         if key is not None:
             record.key = key
         record.flags &= ~(Flag.DEDUP | Flag.RETAINED)

@@ -38,5 +38,10 @@ class Retry(msgspec.Struct, frozen=True):
     longest: str = "10m"
     jitter: float = 0.1
 
+    def __post_init__(self) -> None:
+        if self.attempts is not None and self.attempts < 1:
+            raise ValueError(f"a message is tried at least once, not {self.attempts} times")
+        self.backoff()
+
     def backoff(self) -> Backoff:
         return Backoff(parse_duration(self.first), self.factor, parse_duration(self.longest), self.jitter)

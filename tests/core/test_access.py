@@ -96,6 +96,13 @@ async def test_wrong_keys_are_refused(rig: Rig) -> None:
             await create(rig.system, "other", [allow])
 
 
+async def test_two_keys_of_one_name_at_once(rig: Rig) -> None:
+    both = [rig.core.access.create_key(rig.system, "twin", ["*:#"]) for _ in range(2)]
+    made = await asyncio.gather(*both, return_exceptions=True)
+    assert sorted(type(one).__name__ for one in made) == ["Conflict", "tuple"]
+    assert [key.name for key in rig.core.access.keys(rig.system)] == ["twin"]
+
+
 async def test_a_key_that_could_not_be_stored_is_none(rig: Rig) -> None:
     rig.engine.fault = DISK_FULL
     with pytest.raises(Unavailable):

@@ -177,6 +177,17 @@ async def test_dead_letters_are_purged_removed_and_moved(queue: Rig) -> None:
     assert queue.info().dead == 0
 
 
+async def test_a_moved_dead_letter_is_what_it_was(queue: Rig) -> None:
+    await queue.subscribe()
+    await queue.publish("t", Record(b"1", key=b"k", headers=[("h", "1")]))
+    queue.consume(act=reject)
+    await buried(queue, 1)
+    [peeked] = await queue.core.subscriptions.peek(queue.system, "s", kind="dead")
+    await queue.core.subscriptions.move(queue.system, "s", peeked.seq, "elsewhere", kind="dead")
+    [moved] = (await queue.core.read(queue.system, "elsewhere", Earliest())).messages
+    assert (moved.record.key, moved.record.headers) == (b"k", [("h", "1")])
+
+
 async def test_a_subscription_without_dead_letters_has_none(queue: Rig) -> None:
     await started(queue, b"x", dead_letters=False)
     taker = queue.consume(act=reject)

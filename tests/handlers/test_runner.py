@@ -26,6 +26,7 @@ from tests.application import (
     Reading,
     dead_letters,
     make,
+    payloads,
     stored,
     until,
 )
@@ -233,3 +234,27 @@ async def test_decorated_functions_stay_as_they_are() -> None:
     assert decorated is watch
     assert inspect.signature(decorated) == before
     assert await decorated(HOT) is None
+
+
+async def test_a_handler_of_a_memory_topic() -> None:
+    hub = Hub()
+    chat = hub.topic("chat", str, durability="memory")
+    loud = hub.topic("loud", str)
+    quiet = hub.topic("quiet", str, durability="memory")
+
+    @hub.subscribe(chat, publish=loud)
+    async def shout(text: str) -> str:
+        if not text:
+            raise Reject("nothing to shout")
+        return text.upper()
+
+    @hub.subscribe(loud, publish=quiet)
+    async def whisper(text: str) -> str:
+        return text.lower()
+
+    async with serve(hub) as t:
+        await chat.publish_many(["Hello", "", "World"])
+        await t.settled()
+        assert await payloads(hub, "loud") == [b'"HELLO"', b'"WORLD"']
+        assert await payloads(hub, "quiet") == [b'"hello"', b'"world"']
+        assert len(await dead_letters(hub, "shout")) == 1

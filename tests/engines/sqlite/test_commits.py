@@ -197,7 +197,7 @@ async def test_a_large_topic_is_dropped_between_commits(tmp_path: Path) -> None:
     log = Log()
     async with running(tmp_path) as engine:
         await large_topic(engine, log, 1, 800)
-        engine.submit(commit_of(dropped_topics=[1]), lambda commit, error: None)
+        engine.submit(commit_of(dropped_topics=[1]), lambda *_: None)
         left: list[int] = []
         while not left or left[-1]:
             await write(engine, log.batch(5, b"x"))

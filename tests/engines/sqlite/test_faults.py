@@ -41,10 +41,11 @@ async def test_any_fault_in_a_commit_is_answered(tmp_path: Path, monkeypatch: py
     log = Log()
     async with running(tmp_path) as engine:
         await write(engine, log.batch(1, b"x"))
-        with monkeypatch.context() as patch, pytest.raises(Internal, match="Fault: broken"):
+        with monkeypatch.context() as patch:
             patch.setattr(f"polywire.engines.sqlite.writer.{place}", fail)
-            async with asyncio.timeout(10):
-                await write(engine, log.batch(1, b"y"), pending=[PendingChunk(1, 0, 1, b"\x01", b"")])
+            commit = write(engine, log.batch(1, b"y"), pending=[PendingChunk(1, 0, 1, b"\x01", b"")])
+            with pytest.raises(Internal, match="Fault: broken"):
+                await asyncio.wait_for(commit, 10)
         await goes_on(engine, log)
 
 
@@ -79,10 +80,10 @@ async def test_a_fault_in_a_backup_is_answered(tmp_path: Path, monkeypatch: pyte
     log = Log()
     async with running(tmp_path / "data") as engine:
         await write(engine, log.batch(1, b"x"))
-        with monkeypatch.context() as patch, pytest.raises(Internal, match="Fault: broken"):
+        with monkeypatch.context() as patch:
             patch.setattr("polywire.engines.sqlite.backup.contextlib.closing", fail)
-            async with asyncio.timeout(10):
-                await engine.backup(str(tmp_path / "backup"))
+            with pytest.raises(Internal, match="Fault: broken"):
+                await asyncio.wait_for(engine.backup(str(tmp_path / "backup")), 10)
         await goes_on(engine, log)
 
 
@@ -90,10 +91,10 @@ async def test_a_fault_in_a_read_is_answered(tmp_path: Path, monkeypatch: pytest
     log = Log()
     async with running(tmp_path) as engine:
         await write(engine, log.batch(1, b"x"))
-        with monkeypatch.context() as patch, pytest.raises(Internal, match="Fault: broken"):
+        with monkeypatch.context() as patch:
             patch.setattr("polywire.engines.sqlite.queries.rows.decode", fail)
-            async with asyncio.timeout(10):
-                await engine.read(1, 0, messages=1, size=1)
+            with pytest.raises(Internal, match="Fault: broken"):
+                await asyncio.wait_for(engine.read(1, 0, messages=1, size=1), 10)
         await goes_on(engine, log)
 
 
@@ -140,6 +141,12 @@ async def test_what_comes_after_the_end_is_refused(tmp_path: Path) -> None:
 
 async def test_a_commit_that_stands_behind_the_end_is_never_left_alone(tmp_path: Path) -> None:
     """Closing from another thread while commits and reads are submitted: each is done, or refused."""
+
+    async def use() -> None:
+        while True:
+            await write(engine, log.batch(1, b"x"))
+            await engine.read(1, 0, messages=1, size=1)
+
     for _ in range(20):
         log = Log()
         engine = SqliteEngine(str(tmp_path), settings=msgspec.structs.replace(SETTINGS, reserve_size=0))
@@ -149,8 +156,5 @@ async def test_a_commit_that_stands_behind_the_end_is_never_left_alone(tmp_path:
         engine.start(asyncio.get_running_loop())
         closing = asyncio.create_task(asyncio.to_thread(engine.close))
         with pytest.raises(Unavailable):
-            async with asyncio.timeout(10):
-                while True:
-                    await write(engine, log.batch(1, b"x"))
-                    await engine.read(1, 0, messages=1, size=1)
+            await asyncio.wait_for(use(), 10)
         await closing
