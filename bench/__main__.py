@@ -38,7 +38,7 @@ def main() -> int:
 def _arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     option = parser.add_argument
-    option("names", nargs="*", metavar="NAME", choices=[*BENCHES, []], help=f"of {', '.join(BENCHES)}; none: all")
+    option("names", nargs="*", metavar="NAME", type=_bench, help=f"of {', '.join(BENCHES)}; none: all")
     option("--repeat", type=_positive, default=3, help="rounds, each with the peer and the hub (default 3)")
     option("--seconds", type=float, default=3.0, help="of load in each measurement (default 3)")
     option("--messages", type=_positive, default=10 * MILLION, help="that the memory bench stores (default 10 M)")
@@ -52,8 +52,14 @@ def _arguments() -> argparse.ArgumentParser:
 def _positive(text: str) -> int:
     number = int(text)
     if number < 1:
-        raise ValueError(f"{number} is not at least 1")
+        raise argparse.ArgumentTypeError(f"{number} is not at least 1")
     return number
+
+
+def _bench(name: str) -> str:
+    if name not in BENCHES:
+        raise argparse.ArgumentTypeError(f"no bench is named {name!r}; there are {', '.join(BENCHES)}")
+    return name
 
 
 def _measure(report: Report, asked: argparse.Namespace) -> None:

@@ -16,15 +16,17 @@ import msgspec
 from polywire.core.clock import Clock
 from polywire.core.engine import Engine
 from polywire.core.errors import Invalid
+from polywire.engines.sqlite import SqliteEngine
 from polywire.server.listener import HttpListener
 from polywire.server.settings import HttpSettings
+from polywire.settings import Layers, Settings, load
 from polywire.wires import rest, sse
 from polywire.wires.websocket.server import RawWebSockets
 
 if TYPE_CHECKING:
     from polywire.hub import Hub
 
-__all__ = ["ServeSettings", "Server", "run"]
+__all__ = ["ServeSettings", "Server", "code_settings", "configure", "run"]
 
 LISTENERS = ("http",)
 """Everything that listens, by the name it has in settings, flags and the ready line.
@@ -144,6 +146,28 @@ class Server:
         await self.stop()
 
 
+def code_settings(hub: Hub, **http: Any) -> Settings:
+    """What the application gave: the weakest layer. Takes its origins: a stronger layer may want none of them."""
+    origins, hub.origins = hub.origins, ()
+    return Settings(hub=hub.settings, limits=hub.limits, http=HttpSettings(origins=origins).replace(**http))
+
+
+def configure(
+    hub: Hub, settings: Settings, *, only: tuple[str, ...] = (), without: tuple[str, ...] = (), open: bool = False
+) -> tuple[ServeSettings, Engine]:
+    """Give the hub its settings; what is left is for its server, and its engine."""
+    hub.settings, hub.limits = settings.hub, settings.limits
+    serve = ServeSettings(
+        http=settings.http.replace(websocket=settings.websocket),
+        rest=settings.rest,
+        sse=settings.sse,
+        only=only,
+        without=without,
+        open=open,
+    )
+    return serve, SqliteEngine(settings.hub.data, settings=settings.sqlite)
+
+
 def run(
     hub: Hub,
     settings: ServeSettings | None = None,
@@ -155,12 +179,13 @@ def run(
     """Serve until SIGINT or SIGTERM; ``started`` is called once everything listens. A second signal ends the process
     at once.
 
-    ``engine`` None: the embedded one, in the hub's data folder. ``http`` are fields of `HttpSettings`:
-    ``hub.run(port=8080)``.
+    ``settings`` None: what the application gave, overruled by ``polywire.toml`` and the environment. ``http`` are
+    fields of
+    `HttpSettings`: ``hub.run(port=8080)``. ``engine`` None: the embedded one, in the hub's data folder.
     """
-    settings = settings or ServeSettings()
-    if http:
-        settings = msgspec.structs.replace(settings, http=settings.http.replace(**http))
+    if settings is None:
+        settings, embedded = configure(hub, load(Layers({}, os.environ, None), code_settings(hub, **http)))
+        engine = engine or embedded
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_serve(hub, settings, engine, started or _announce))
 

@@ -40,9 +40,9 @@ class TestClock(ManualClock):
 
     __test__ = False  # not a test case, whatever pytest thinks of its name
 
-    def advance(self, time: int | str) -> None:
-        """Move on by ``"1h"``, or by so many ms; what is due then runs."""
-        super().advance(time if isinstance(time, int) else parse_duration(time))
+    def advance(self, milliseconds: int | str) -> None:
+        """Move on by so many ms, or by a duration as ``"1h"``; what is due then runs."""
+        super().advance(milliseconds if isinstance(milliseconds, int) else parse_duration(milliseconds))
 
 
 class Served:

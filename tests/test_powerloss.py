@@ -146,7 +146,6 @@ async def test_the_loss_shows_without_syncs(tmp_path: Path, vfs: PowerLossVFS) -
 
 def answers_too_early(patch: pytest.MonkeyPatch) -> None:
     """Publishers are answered before the commit."""
-
     waits = Core.publish
 
     async def publish(core: Core, who: Any, topic: str, records: list[Record], *, due: int | None = None) -> Any:

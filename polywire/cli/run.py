@@ -14,11 +14,10 @@ import click
 from polywire.cli.application import load_application, own_frames, show_traceback
 from polywire.cli.failures import USAGE, Failure, failure_of
 from polywire.cli.greeting import greet
+from polywire.core.engine import Engine
 from polywire.core.errors import PolywireError
-from polywire.engines.sqlite import SqliteEngine
 from polywire.hub import Hub
-from polywire.server.settings import HttpSettings
-from polywire.serving import LISTENERS, Server, ServeSettings
+from polywire.serving import LISTENERS, Server, ServeSettings, code_settings, configure
 from polywire.serving import run as serve
 from polywire.settings import Layers, Settings, load
 
@@ -65,10 +64,10 @@ def run(application: str | None, *, config: Path | None, ready_json: bool, **giv
     hub = load_application(application)
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
-        settings = load(Layers(_flags(given), os.environ, config), _code(hub))
+        settings = load(Layers(_flags(given), os.environ, config), code_settings(hub))
     except PolywireError as error:
         raise failure_of(error, USAGE) from error
-    _Run(hub, settings, _serve_settings(settings, given), out).serve()
+    _Run(hub, *_configure(hub, settings, given), out).serve()
 
 
 def _reserve_stdout() -> int:
@@ -77,13 +76,6 @@ def _reserve_stdout() -> int:
     sys.stdout.flush()
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     return out
-
-
-def _code(hub: Hub) -> Settings:
-    """What the application gave is the weakest layer."""
-    code = Settings(hub=hub.settings, limits=hub.limits, http=HttpSettings(origins=hub.origins))
-    hub.origins = ()  # they are in the settings now, where a stronger layer may take them away
-    return code
 
 
 def _flags(given: Mapping[str, Any]) -> dict[tuple[str, ...], Any]:
@@ -99,13 +91,11 @@ def _flags(given: Mapping[str, Any]) -> dict[tuple[str, ...], Any]:
     return {path: value for path, value in flags.items() if value is not None}
 
 
-def _serve_settings(settings: Settings, given: Mapping[str, Any]) -> ServeSettings:
-    only = tuple(name.strip() for name in (given["only"] or "").split(",") if name.strip())
-    return ServeSettings(
-        http=settings.http.replace(websocket=settings.websocket),
-        rest=settings.rest,
-        sse=settings.sse,
-        only=only,
+def _configure(hub: Hub, settings: Settings, given: Mapping[str, Any]) -> tuple[ServeSettings, Engine]:
+    return configure(
+        hub,
+        settings,
+        only=tuple(name.strip() for name in (given["only"] or "").split(",") if name.strip()),
         without=tuple(name for name in LISTENERS if given[f"no_{name}"]),
         open=given["is_open"],
     )
@@ -114,19 +104,16 @@ def _serve_settings(settings: Settings, given: Mapping[str, Any]) -> ServeSettin
 class _Run:
     """One run of a hub, and what its failures mean."""
 
-    def __init__(self, hub: Hub, settings: Settings, serve_settings: ServeSettings, out: int | None) -> None:
+    def __init__(self, hub: Hub, settings: ServeSettings, engine: Engine, out: int | None) -> None:
         self._hub = hub
         self._settings = settings
-        self._serve_settings = serve_settings
+        self._engine = engine
         self._out = out
         self._started = False
 
     def serve(self) -> None:
-        hub, settings = self._hub, self._settings
-        hub.settings, hub.limits = settings.hub, settings.limits
-        engine = SqliteEngine(settings.hub.data, settings=settings.sqlite)
         try:
-            serve(hub, self._serve_settings, engine=engine, started=self._announce)
+            serve(self._hub, self._settings, engine=self._engine, started=self._announce)
         except Exception as error:  # noqa: BLE001 - whatever it is, it gets a reason and an exit code
             self._fail(error)
 

@@ -33,7 +33,7 @@ def mypy(*files: Path) -> set[tuple[str, int]]:
 def pyright(*files: Path) -> set[tuple[str, int]]:
     program = shutil.which("pyright", path=str(Path(sys.executable).parent))
     assert program is not None
-    report = json.loads(run(program, "--outputjson", *map(str, files)))
+    report = json.loads(run(program, "--outputjson", "--pythonpath", sys.executable, *map(str, files)))
     return {
         (Path(found["file"]).name, found["range"]["start"]["line"] + 1)
         for found in report["generalDiagnostics"]

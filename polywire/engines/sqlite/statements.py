@@ -179,17 +179,19 @@ def _keep_next_seq(cursor: apsw.Cursor) -> None:
     cursor.execute(f"REPLACE INTO engine VALUES ('next_seq', ({NEXT_SEQ}))")
 
 
+# One look at each chunk: a drained backlog has thousands of them, and commits wait for this.
 _TOMBSTONES = """
-DELETE FROM pending WHERE bits = x'' AND extras = x'' {which} AND EXISTS (
-  SELECT 1 FROM pending AS later
-  WHERE later.subscription = pending.subscription AND later.chunk > pending.chunk AND later.through >= pending.through)
+DELETE FROM pending WHERE bits = x'' AND extras = x'' {which} AND (subscription, chunk) NOT IN (
+  SELECT subscription, chunk FROM (
+    SELECT subscription, chunk, max(through) FROM pending WHERE true {which} GROUP BY subscription))
 """
 
 
 def delete_tombstones(cursor: apsw.Cursor, subscriptions: Sequence[int] | None = None) -> None:
-    """Empty chunks that a later chunk of the same subscription makes superfluous."""
+    """Empty chunks that add nothing. Of a subscription counts the greatest ``through`` of all its chunks, so the chunk
+    that has it stays, empty or not."""
     if subscriptions is None:
         cursor.execute(_TOMBSTONES.format(which=""))
     else:
-        which = "AND subscription IN (SELECT value FROM json_each(?))"
-        cursor.execute(_TOMBSTONES.format(which=which), (json.dumps(subscriptions),))
+        which = "AND subscription IN (SELECT value FROM json_each(:ids))"
+        cursor.execute(_TOMBSTONES.format(which=which), {"ids": json.dumps(subscriptions)})

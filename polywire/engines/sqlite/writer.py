@@ -55,6 +55,7 @@ class Writer:
         """Set when the write-ahead log has probably grown past its limit: it cannot wait for the timer."""
         self._grown = 0
         self._emptied: set[int] = set()
+        self._tombstones = 0
         self._chores: list[Chore] = []
         self.dropped: list[int] = []
         """Topics of which something is left."""
@@ -188,12 +189,14 @@ class Writer:
             self.connection, self._cursor = fresh, fresh.cursor()
 
     def _sweep_tombstones(self, commit: Commit) -> None:
-        """Now and then remove empty chunks that only carry a ``through`` which a later chunk carries too."""
-        self._emptied.update(chunk.subscription for chunk in commit.pending if not chunk.bits)
-        if self._emptied and self.commits % TOMBSTONES_EVERY == 0:
+        """Now and then remove empty chunks that only carry a ``through`` which another chunk carries too."""
+        emptied = [chunk.subscription for chunk in commit.pending if not chunk.bits]
+        self._emptied.update(emptied)
+        self._tombstones += len(emptied)
+        if self._tombstones >= TOMBSTONES_EVERY:
+            subscriptions, self._emptied, self._tombstones = sorted(self._emptied), set(), 0
             with contextlib.suppress(apsw.Error):
-                statements.delete_tombstones(self._cursor, sorted(self._emptied))
-            self._emptied.clear()
+                statements.delete_tombstones(self._cursor, subscriptions)
 
     # ── dropped topics ──
 

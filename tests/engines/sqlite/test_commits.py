@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -172,7 +173,7 @@ async def test_a_dropped_topic_is_gone_and_others_stay(tmp_path: Path) -> None:
 
 async def left_of(engine: SqliteEngine, topic: int) -> int:
     """Rows of all kinds."""
-    found = [
+    found: list[Sequence[object]] = [
         await engine.rows(topic),
         await engine.retained_keys(topic, after=None, limit=1_000_000),
         await engine.delayed(topic, after=None, limit=1_000_000),
@@ -351,10 +352,10 @@ def recovered(chunks: list[PendingChunk]) -> tuple[dict[int, int], set[tuple[int
 
 async def test_empty_chunks_that_nobody_needs_go(tmp_path: Path) -> None:
     chunks = [
-        PendingChunk(1, 0, 10, b"", b""),  # superseded by chunk 3
-        PendingChunk(1, 1, 30, b"", b""),  # its through is newer than chunk 3's
+        PendingChunk(1, 1, 30, b"", b""),  # has the greatest through
         PendingChunk(1, 2, 10, b"\x01", b""),
-        PendingChunk(1, 3, 20, b"", b""),  # the newest
+        PendingChunk(1, 0, 10, b"", b""),
+        PendingChunk(1, 3, 20, b"", b""),
     ]
     async with running(tmp_path) as engine:
         await write(engine, pending=chunks)
@@ -362,5 +363,5 @@ async def test_empty_chunks_that_nobody_needs_go(tmp_path: Path) -> None:
             await write(engine, pending=[PendingChunk(2, 0, 1, b"", b"")])
     engine = SqliteEngine(str(tmp_path), settings=SETTINGS)
     engine.open()
-    assert list(engine.load_pending()) == [*chunks[1:], PendingChunk(2, 0, 1, b"", b"")]
+    assert list(engine.load_pending()) == [*chunks[:2], PendingChunk(2, 0, 1, b"", b"")]
     engine.close()
