@@ -67,11 +67,6 @@ class Declaring(Generic[T]):
 
     @overload
     def __call__(
-        self, function: Callable[P, Coroutine[Any, Any, list[T] | None]]
-    ) -> Callable[P, Coroutine[Any, Any, list[T] | None]]: ...
-
-    @overload
-    def __call__(
         self, function: Callable[P, Coroutine[Any, Any, T | list[T] | None]]
     ) -> Callable[P, Coroutine[Any, Any, T | list[T] | None]]: ...
 
@@ -83,9 +78,6 @@ class Declaring(Generic[T]):
 
     @overload
     def __call__(self, function: Callable[P, list[T]]) -> Callable[P, list[T]]: ...
-
-    @overload
-    def __call__(self, function: Callable[P, list[T] | None]) -> Callable[P, list[T] | None]: ...
 
     @overload
     def __call__(self, function: Callable[P, T | list[T] | None]) -> Callable[P, T | list[T] | None]: ...

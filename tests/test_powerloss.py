@@ -100,7 +100,7 @@ async def cut_at_random(
 
 def _require_all_kinds(told: Sequence[Told]) -> None:
     kinds = Counter(one.what for one in told)
-    assert min(kinds[what] for what in ("settled", "rejected", "returned", "delayed", "cancelled")) > 5, kinds
+    assert min(kinds[what] for what in ("settled", "rejected", "returned", "delayed", "cancelled")) > 0, kinds
     assert min(kinds[what] for what in ("acknowledged", "delivered")) > 200, kinds
 
 

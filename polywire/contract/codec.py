@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import msgspec
 
@@ -31,7 +31,7 @@ class Codec(Generic[T]):
         self.raw = type is bytes
         self.untyped = type is Any
         try:
-            self._decoder: msgspec.json.Decoder[T] = msgspec.json.Decoder(Any if self.raw else type)
+            self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(Any if self.raw else type)
             unknown = _foreign(type)
         except TypeError as error:
             raise TypeError(f"{_qualified(type)} cannot be a message type: {error}") from None
@@ -50,9 +50,11 @@ class Codec(Generic[T]):
         """Raises `Invalid` for a value that is not of the type."""
         if isinstance(value, bytes) and (self.raw or self.untyped):
             return value
+        if self.raw:
+            raise Invalid(f"the value is not bytes but {type(value).__qualname__}")
         try:
             return self._encode(value)
-        except (TypeError, ValueError, msgspec.ValidationError) as error:
+        except (TypeError, ValueError, RecursionError, msgspec.ValidationError) as error:
             raise Invalid(f"the value cannot be written as JSON: {error}") from None
 
     def decode(self, payload: bytes) -> T:
@@ -60,7 +62,7 @@ class Codec(Generic[T]):
         if self.raw:
             return payload  # type: ignore[return-value]
         try:
-            return self._decoder.decode(payload)
+            return cast("T", self._decoder.decode(payload))
         except msgspec.ValidationError as error:
             field = field_error(str(error))
             raise Invalid(

@@ -78,6 +78,7 @@ class Subscription:
         self.paused = False
         self.filling: str | None = None
         self.deleted = False
+        self.declared = False  # by the application that runs
         self.consumers: list[Consumer] = []
         self.redelivered: set[int] = set()
         self.delivered = self.acked = self.returns = self.dropped = 0

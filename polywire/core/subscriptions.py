@@ -99,16 +99,7 @@ class Subscriptions:
         return self._info(subscription)
 
     def _check(self, principal: Principal, settings: SubscriptionSettings) -> None:
-        if (
-            not settings.name
-            or len(settings.name) > 250
-            or not settings.name.isprintable()
-            or is_pattern(settings.name)
-        ):
-            raise Invalid(
-                "a subscription's name has 1 to 250 printable characters and no wildcard",
-                fields=[FieldError("$.name", "not a name")],
-            )
+        _check_name(settings.name)
         if not settings.sources:
             raise Invalid(
                 f"subscription {settings.name!r} has no source", fields=[FieldError("$.sources", "at least one source")]
@@ -124,6 +115,7 @@ class Subscriptions:
 
     def declare(self, settings: SubscriptionSettings, start: Start) -> Subscription:
         """A subscription of the application itself; what changed in its declaration is taken over."""
+        _check_name(settings.name)
         existing = self._all.get((settings.kind, settings.name))
         if existing is None:
             subscription = self._make(settings, self._core.access.system.name, [*settings.sources])
@@ -138,6 +130,7 @@ class Subscriptions:
                 self._add_source(existing, source)
             existing.settings = settings
             existing.owner = self._core.access.system.name
+        subscription.declared = True
         self._log.change(self._state(subscription))
         return subscription
 
@@ -168,7 +161,15 @@ class Subscriptions:
         return subscription
 
     async def delete(self, principal: Principal, name: str, kind: str = "queue") -> None:
+        """Its pending messages and dead letters go with it.
+
+        Raises `NotFound`, `Denied`, `Conflict` for a declared one.
+        """
         subscription = self._owned(principal, name, kind)
+        if subscription.declared:
+            raise Conflict(
+                f"subscription {name!r} is declared by the application", hint="take it out of the application first"
+            )
         self._drop(subscription, NotFound(f"subscription {name!r} was deleted"))
         dead = self._all.get(("dead", name)) if kind == "queue" else None
         if dead is not None:
@@ -486,3 +487,11 @@ class Subscriptions:
 
     def _info(self, subscription: Subscription) -> SubscriptionInfo:
         return subscription.info(self.dead_count(subscription.name) if subscription.settings.kind == "queue" else 0)
+
+
+def _check_name(name: str) -> None:
+    if not name or len(name) > 250 or not name.isprintable() or is_pattern(name):
+        raise Invalid(
+            "a subscription's name has 1 to 250 printable characters and no wildcard",
+            fields=[FieldError("$.name", "not a name")],
+        )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["Handler", "Middleware", "Runner"]
 
 _logger = logging.getLogger("polywire.handlers")
+_TURN = 0.001  # seconds of handlers per loop turn
 
 Middleware = Callable[[Delivery, Callable[[], Awaitable[Any]]], Awaitable[Any]]
 """``async def m(delivery, call_next): return await call_next()``; of a batch it is given the first delivery."""
@@ -98,17 +100,21 @@ class Runner:
 
     async def _work(self) -> None:
         batch = self._handler.batch
+        begun = time.perf_counter()
         while not self._stopping:
             if not self._waiting:
                 self._wake.clear()
                 await self._wake.wait()
+                begun = time.perf_counter()
                 continue
             if batch is not None:
                 await self._handle_batch(batch)
             else:
                 await self._handle(self._waiting.popleft())
             # A handler that never awaits must not keep the loop from everything else.
-            await asyncio.sleep(0)
+            if time.perf_counter() - begun > _TURN:
+                await asyncio.sleep(0)
+                begun = time.perf_counter()
 
     async def _handle(self, delivery: Delivery) -> None:
         taken = self._taken(delivery)

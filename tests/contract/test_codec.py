@@ -82,6 +82,14 @@ def test_a_deep_value_is_an_error_and_no_crash() -> None:
         Codec[Any](Any).decode(b"[" * 100_000)
 
 
+def test_values_that_cannot_be_written() -> None:
+    endless: list[Any] = []
+    endless.append(endless)
+    for codec, value in ((Codec[Any](Any), endless), (Codec[Any](Any), object()), (Codec[Any](bytes), "text")):
+        with pytest.raises(Invalid):
+            codec.encode(value)
+
+
 def test_the_text_of_an_error() -> None:
     assert field_error("Expected `float`, got `str` - at `$.a[0]`") == FieldError(
         "$.a[0]", "Expected `float`, got `str`"

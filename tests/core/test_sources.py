@@ -7,7 +7,7 @@ from polywire.core.limits import Limits
 from polywire.core.message import Record
 from polywire.core.position import Cursor
 from polywire.core.routing import Source
-from polywire.core.streams import Earliest, Since
+from polywire.core.streams import Earliest, Latest, Since
 from polywire.core.subscription import SubscriptionSettings
 from polywire.core.topics import TopicSettings
 from tests.core.harness import DISK_FULL, Rig, numbered
@@ -344,3 +344,12 @@ async def test_a_subscription_whose_commit_failed_is_stored_with_the_next(rig: R
     await rig.publish("new", "1")
     await rig.crash_and_start()
     assert await rig.waiting() == [b"1"]
+
+
+async def test_a_declared_subscription_is_not_deleted(queue: Rig) -> None:
+    settings = SubscriptionSettings(name="declared", sources=[Source("t")])
+    queue.core.subscriptions.declare(settings, Latest())
+    with pytest.raises(Conflict, match="declared"):
+        await queue.core.subscriptions.delete(queue.system, "declared")
+    with pytest.raises(Invalid):
+        queue.core.subscriptions.declare(SubscriptionSettings(name="a.#", sources=[Source("t")]), Latest())
