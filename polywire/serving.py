@@ -22,6 +22,7 @@ from polywire.server.listener import HttpListener
 from polywire.server.settings import HttpSettings
 from polywire.settings import Layers, Settings, load
 from polywire.wires import rest, sse
+from polywire.wires.rest.direct import DirectPublish
 from polywire.wires.websocket.server import RawWebSockets
 
 if TYPE_CHECKING:
@@ -114,6 +115,7 @@ class Server:
             listener.router.mount(path, app)
         for path in rest.EXACT:
             listener.router.mount_exact(path, app)
+        DirectPublish(app).mount(listener.router)
         RawWebSockets(core, settings=sockets, connections=listener.connections).mount(listener.router)
         return listener
 

@@ -272,8 +272,7 @@ class Log:
             transaction.state.append(StateChange("meta", "routed", str(self.routed).encode()))
         if not transaction:
             self._open = Transaction()
-            for told in transaction.told:
-                told(None)
+            self._tell_all(transaction, None)
             self._rest()
             return
         if self.kept:
@@ -317,13 +316,13 @@ class Log:
         if self._relief and not self.congested:
             relieved, self._relief = self._relief, []
             for callback in relieved:
-                callback()
+                _guarded(callback)
         self._publish()
 
     @staticmethod
     def _tell_all(transaction: Transaction, error: PolywireError | None) -> None:
         for told in transaction.told:
-            told(error)
+            _guarded(told, error)
 
     def _take_in(self, transaction: Transaction) -> None:
         for batch in transaction.appends:
@@ -362,10 +361,7 @@ class Log:
         self._keep_truths(transaction)
 
     def _keep_truths(self, failed: Transaction) -> None:
-        """What memory goes on from must be stored with the next commit:
-
-        topics, epochs, subscriptions, and what was removed.
-        """
+        """Topics, epochs and subscriptions, which memory goes on from, must be stored with the next commit."""
         self.kept.state.extend(change for change in failed.state if change.kind in _TRUTHS)
         self.kept.dropped_topics.extend(failed.dropped_topics)
         self.kept.dropped_subscriptions.extend(failed.dropped_subscriptions)
@@ -393,7 +389,7 @@ class Log:
             if topic.size > topic.hard_limit:
                 self.on_overflow(topic)
         for callback in told:
-            callback(None)
+            _guarded(callback, None)
         self._publish()
 
     # Publishing
@@ -407,10 +403,17 @@ class Log:
 
     def _step(self) -> None:
         deadline = time.perf_counter() + _TURN
-        for _ in self._publishing or ():
-            if time.perf_counter() > deadline:
-                asyncio.get_running_loop().call_soon(self._step)
-                return
+        try:
+            for _ in self._publishing or ():
+                if time.perf_counter() > deadline:
+                    asyncio.get_running_loop().call_soon(self._step)
+                    return
+        except Exception:
+            # Our fault, and one message's: everybody else's go on. Followers that were left out notice the gap.
+            _logger.exception("publishing a batch failed")
+            self._publishing = self._publication()
+            asyncio.get_running_loop().call_soon(self._step)
+            return
         self._publishing = None
         self._rest()
 
@@ -511,6 +514,14 @@ def _fan_out(topic: Topic, batch: Batch) -> Iterator[None]:
             follower.offer(batch, indexes)
             if number % _FANOUT_SLICE == _FANOUT_SLICE - 1:
                 yield
+
+
+def _guarded(callback: Callable[..., object], *arguments: object) -> None:
+    """Who waits for a commit may fail by itself; the log and the others who wait go on."""
+    try:
+        callback(*arguments)
+    except Exception:
+        _logger.exception("a callback after a commit failed")
 
 
 def stored_key(key: bytes | None) -> bytes:

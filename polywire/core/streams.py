@@ -280,6 +280,11 @@ class Follower:
         end = batch.offset + len(batch)
         if not self._live or self.next >= end:
             return
+        if indexes is None and self.next < batch.offset:
+            # A gap: a commit failed, or a batch did not reach this follower. Memory knows which.
+            self._detach()
+            self._go_on()
+            return
         if self.next > batch.offset:
             skipped = self.next - batch.offset
             indexes = [i for i in indexes if i >= skipped] if indexes is not None else range(skipped, len(batch))

@@ -13,7 +13,7 @@ import base64
 import binascii
 import ipaddress
 import re
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -86,6 +86,22 @@ class Guard:
         cross_origin = origin is not None and self._check_origin(origin, host)
         scope["principal"] = self._principal(scope, authorization, api_key)
         return origin if cross_origin else None
+
+    def admit_plain(self, headers: Sequence[Header], server: tuple[str, int | None] | None) -> Principal:
+        """Who sends these headers, on a request of HTTP/1.1 without Origin and query. Raises as `admit`."""
+        scope = {"http_version": "1.1", "headers": headers, "query_string": b"", "server": server}
+        self.admit(scope)
+        principal: Principal = scope["principal"]  # type: ignore[assignment]  # put there by `admit`
+        return principal
+
+    def still_admits(self, principal: Principal, opened: bool) -> bool:
+        """Whether `admit_plain` would say the same again: nobody has revoked the key, nor made the first one."""
+        return principal.active and self._access.open == opened
+
+    @property
+    def open(self) -> bool:
+        """Whether the hub is open to all: no API key exists."""
+        return self._access.open
 
     def _check_host(self, host: bytes | None, scope: Scope) -> None:
         if host is None:

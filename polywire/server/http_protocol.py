@@ -11,6 +11,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from polywire.core.errors import DeadlineExceeded, Invalid, LimitExceeded, PolywireError, TooLarge, Unavailable
+from polywire.server.direct import LONGEST_BODY, DirectHead, Exchange, is_plain
 from polywire.server.problems import problem, raw_response
 from polywire.server.websocket_protocol import WebSocketProtocol
 from polywire.server.whole_response import offer_whole_response
@@ -34,7 +35,11 @@ class _RefusedError(Exception):
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """A request that comes whole, as nearly all do, costs no timer."""
+    """A request that comes whole, as nearly all do, costs no timer; a plain one may cost no task either (`direct`).
+
+    Such a one is held back from uvicorn within one read only: if it is not whole then, or its handler declines, it is
+    passed on with all that has come. No state of a half-read direct request outlives a call of `data_received`.
+    """
 
     def __init__(
         self,
@@ -53,6 +58,9 @@ class HttpProtocol(HttpToolsProtocol):
         self.body_size = 0
         self.refusal: tuple[PolywireError, int | None] | None = None
         self.refused = False
+        self.held: DirectHead | None = None
+        self.held_body = b""
+        self.last_head: DirectHead | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -81,6 +89,8 @@ class HttpProtocol(HttpToolsProtocol):
         self.head_size = self.head_size + len(data) if phase_before == _HEAD else len(data)
         try:
             self.parser.feed_data(data)
+            if self.held is not None:
+                self.pass_on()
         except httptools.HttpParserUpgrade as upgrade:
             self.upgrade(data[upgrade.args[0] :])
             return
@@ -99,8 +109,12 @@ class HttpProtocol(HttpToolsProtocol):
     # the parser's callbacks ---------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
+        """The scope, which uvicorn makes here, is made by `begin_cycle`."""
         self.phase = _HEAD
-        super().on_message_begin()
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
+        self._unset_keepalive_if_required()  # an answer at once, to a request in the same read, has set it
 
     def on_headers_complete(self) -> None:
         self.stop_timer()
@@ -115,9 +129,9 @@ class HttpProtocol(HttpToolsProtocol):
             raise _RefusedError
         self.phase = _BODY
         self.body_size = 0
-        super().on_headers_complete()
-        if self.cycle is not None:
-            offer_whole_response(self.scope, self.cycle)
+        self.held = self.direct_head()
+        if self.held is None:
+            self.begin_cycle()
 
     def on_body(self, body: bytes) -> None:
         self.body_size += len(body)
@@ -125,13 +139,88 @@ class HttpProtocol(HttpToolsProtocol):
             limit = self.settings.max_body_size
             self.refusal = TooLarge(f"a request body has at most {limit} bytes", hint="send less at once"), None
             raise _RefusedError
-        super().on_body(body)
+        if self.held is not None:
+            self.held_body += body
+        else:
+            super().on_body(body)
 
     def on_message_complete(self) -> None:
         self.stop_timer()
         self.phase = _IDLE
         self.head_size = 0
+        if self.held is not None:
+            if self.taken(self.held):
+                return
+            self.pass_on()
         super().on_message_complete()
+
+    # requests without a task --------------------------------------------------------------------
+
+    def direct_head(self) -> DirectHead | None:
+        """The head just read, if this is a request to offer to a direct handler."""
+        parser, state = self.parser, self.state
+        method = parser.get_method()
+        if not state.router.has_direct(method) or not self.is_quiet():
+            return None
+        if parser.get_http_version() != "1.1" or not parser.should_keep_alive() or parser.should_upgrade():
+            return None
+        last = self.last_head
+        if (
+            last is None
+            or last.headers != self.headers
+            or last.path != self.url
+            or last.method != method
+            or not state.guard.still_admits(last.principal, last.opened)
+        ):
+            self.last_head = last = self.new_head(method)
+        return last
+
+    def is_quiet(self) -> bool:
+        """No earlier request is open, and the peer reads."""
+        cycle = self.cycle
+        return (cycle is None or cycle.response_complete) and not self.flow.write_paused  # type: ignore[redundant-expr]  # None before the first
+
+    def new_head(self, method: bytes) -> DirectHead | None:
+        guard = self.state.guard
+        handler = self.state.router.direct(method, self.url)
+        if handler is None or not is_plain(self.headers, min(LONGEST_BODY, self.settings.max_body_size)):
+            return None
+        try:
+            principal = guard.admit_plain(self.headers, self.server)
+        except PolywireError:
+            return None  # told by the guard itself, when it meets the request in its place before the router
+        client = self.client[0] if self.client else ""
+        return DirectHead(handler, method, self.url, self.headers, principal, client, opened=guard.open)
+
+    def taken(self, head: DirectHead) -> bool:
+        """Offer the request that is held, now whole."""
+        before = self.cycle
+        exchange = Exchange(self)
+        self.cycle = cast("Any", exchange)
+        if not exchange.offer(head, self.held_body):
+            exchange.disconnected = True  # a handler that declines and answers all the same is not heard
+            self.cycle = before
+            return False
+        self.held, self.held_body = None, b""
+        return True
+
+    def pass_on(self) -> None:
+        """Let uvicorn have what is held, as if it came just now."""
+        body, self.held_body = self.held_body, b""
+        self.held = None
+        self.begin_cycle()
+        if body:
+            super().on_body(body)
+
+    def begin_cycle(self) -> None:
+        """The beginning and the head of a request at once, for uvicorn."""
+        url, headers, expects = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.url, self.headers, self.expect_100_continue = url, headers, expects
+        self.scope["headers"] = headers
+        super().on_headers_complete()
+        if self.cycle is not None:
+            offer_whole_response(self.scope, self.cycle)
 
     # refusals -----------------------------------------------------------------------------------
 

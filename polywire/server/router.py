@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from polywire.core.errors import NotFound, PolywireError
+from polywire.server.direct import DirectHandler
 from polywire.server.problems import send_problem
 from polywire.server.websocket import WebSocketRoute
 
@@ -17,6 +19,8 @@ App = Callable[[Any, Receive, Send], Awaitable[None]]
 T = TypeVar("T")
 
 _DEEPEST_MOUNT = 8
+_PLAIN_PATH = re.compile(rb"[/A-Za-z0-9._~!$&'()*+,;=:@-]{1,1024}")
+"""Of RFC 3986's path: no query, no fragment, nothing percent-encoded."""
 
 
 class Router:
@@ -29,6 +33,7 @@ class Router:
         self._exact: dict[str, App] = {}
         self._prefixes: dict[str, App] = {}
         self._fallback: App | None = None
+        self._direct: dict[bytes, dict[str, tuple[DirectHandler, App]]] = {}
         self._sockets: dict[str, WebSocketRoute] = {}
         self._socket_prefixes: dict[str, WebSocketRoute] = {}
         self._socket_fallback: WebSocketRoute | None = None
@@ -46,6 +51,13 @@ class Router:
         """``app`` answers what no path claims. It claims nothing itself."""
         self._fallback = app
 
+    def mount_direct(self, method: str, path: str, handler: DirectHandler) -> None:
+        """``handler`` is offered short requests with ``method`` for what is below ``path``, before the app that is
+        mounted on ``path`` is. Raises `ValueError` if no app is, or a handler is already."""
+        if path not in self._prefixes:
+            raise ValueError(f"nothing is mounted on {path!r} that could take what a direct handler declines")
+        _claim(self._direct.setdefault(method.encode(), {}), path, (handler, self._prefixes[path]))
+
     def mount_websocket(self, path: str, route: WebSocketRoute) -> None:
         """``route`` takes WebSockets on ``path`` and everything below it."""
         self.mount_websocket_exact(path, route)
@@ -60,6 +72,18 @@ class Router:
 
     def app(self, path: str) -> App | None:
         return self._exact.get(path) or _longest(self._prefixes, path)
+
+    def has_direct(self, method: bytes) -> bool:
+        return method in self._direct
+
+    def direct(self, method: bytes, target: bytes) -> DirectHandler | None:
+        """The handler to offer a request to. None where the app beside it would not be the one that is asked."""
+        handlers = self._direct.get(method)
+        if handlers is None or not _PLAIN_PATH.fullmatch(target):
+            return None
+        path = target.decode("ascii")
+        found = _longest(handlers, path)
+        return found[0] if found is not None and self.app(path) is found[1] else None
 
     def websocket(self, path: str) -> WebSocketRoute:
         """Raises `NotFound` where WebSockets are not taken."""

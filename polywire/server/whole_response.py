@@ -6,13 +6,16 @@ small request. A handler that has the whole answer may look for `WHOLE` in its s
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache, partial
 from http import HTTPStatus
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-__all__ = ["WHOLE", "offer_whole_response"]
+from polywire.server.problems import Header
+
+__all__ = ["WHOLE", "offer_whole_response", "response_bytes"]
 
 WHOLE = "polywire.whole_response"
 """Key of the scope: ``answer(status, content_type, body) -> bool``; False: send it the ordinary way. ``content_type``
@@ -33,15 +36,18 @@ def _answer(cycle: RequestResponseCycle, status: int, content_type: bytes, body:
         or cycle.scope["method"] == "HEAD"
     ):
         return False
-    head = b"".join([b"%b: %b\r\n" % header for header in cycle.default_headers])
     cycle.response_started = cycle.response_complete = True
     cycle.waiting_for_100_continue = False
-    cycle.transport.write(
-        b"%bcontent-type: %b\r\n%bcontent-length: %d\r\n\r\n%b" % (_line(status), content_type, head, len(body), body)
-    )
+    cycle.transport.write(response_bytes(status, [*cycle.default_headers, (b"content-type", content_type)], body))
     cycle.message_event.set()
     cycle.on_response()
     return True
+
+
+def response_bytes(status: int, headers: Iterable[Header], body: bytes) -> bytes:
+    """A whole HTTP/1.1 response with a body. The headers are not checked."""
+    lines = b"".join([b"%b: %b\r\n" % header for header in headers])
+    return b"%b%bcontent-length: %d\r\n\r\n%b" % (_line(status), lines, len(body), body)
 
 
 @lru_cache

@@ -3,11 +3,12 @@ from collections.abc import Sequence
 
 import pytest
 
-from polywire.core.errors import Internal, NotFound, Unavailable
+from polywire.core.errors import Internal, NotFound, PolywireError, Unavailable
 from polywire.core.limits import Limits
-from polywire.core.message import Batch
+from polywire.core.message import Batch, Record
 from polywire.core.position import Cursor
 from polywire.core.streams import Earliest, Latest, Since
+from polywire.core.subscription import Subscription
 from polywire.core.topics import TopicSettings
 from tests.core.harness import DISK_FULL, Reader, Rig, numbered, until
 from tests.core.test_topics import Make
@@ -219,3 +220,37 @@ async def test_fan_out_does_not_hold_the_loop(rig: Rig) -> None:
         await asyncio.sleep(0)
     await publishing
     assert turns > 3
+
+
+async def test_a_fault_in_publication_costs_nobody_a_message(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = Reader()
+    follow(rig, reader)
+    await rig.subscribe()
+    taker = rig.consume()
+    pump = Subscription.pump
+    faults = iter([True, False, True])
+
+    def faulty(subscription: Subscription) -> None:
+        if next(faults, False):
+            raise RuntimeError("a bug")
+        pump(subscription)
+
+    monkeypatch.setattr(Subscription, "pump", faulty)
+    for payload in numbered(5):
+        await rig.publish("t", payload)
+    await reader.wait(5)
+    assert reader.payloads == numbered(5)
+    await taker.wait(5)
+    assert taker.payloads == numbered(5)
+
+
+async def test_a_callback_that_fails_keeps_nobody_waiting(rig: Rig) -> None:
+    def broken(error: PolywireError | None) -> None:
+        raise RuntimeError("a bug")
+
+    for durability in ("durable", "memory"):
+        await rig.core.create_topic(rig.system, TopicSettings(durability, durability=durability))
+        rig.core.post(rig.system, durability, [Record(b"1")], broken)
+        await rig.core.publish(rig.system, durability, [Record(b"2")])
+        page = await rig.core.read(rig.system, durability, Earliest())
+        assert [message.record.payload for message in page.messages] == [b"1", b"2"]

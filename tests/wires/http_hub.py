@@ -19,6 +19,7 @@ from polywire.engines.sqlite import SqliteEngine
 from polywire.server.listener import HttpListener
 from polywire.server.settings import HttpSettings
 from polywire.wires.rest import EXACT, PREFIXES, RestApp, RestSettings
+from polywire.wires.rest.direct import DirectPublish
 from polywire.wires.sse import SseApp, SseSettings
 
 T = TypeVar("T")
@@ -55,6 +56,7 @@ class HttpHub:
             self.listener.router.mount_exact(path, self.app)
         for path in PREFIXES:
             self.listener.router.mount(path, self.app)
+        DirectPublish(self.app).mount(self.listener.router)
         self.listener.router.mount_fallback(self.app)
         for path, page in self.pages.items():
             self.listener.router.mount_exact(path, _Page(page))

@@ -13,10 +13,10 @@ from polywire.server.whole_response import WHOLE
 from polywire.wires.rest.binding import JSON, JSON_HEADERS, Response, problem
 from polywire.wires.rest.request import ClientLeft, Receive, Request, Scope, Send
 from polywire.wires.rest.routes import ROUTES
-from polywire.wires.rest.routing import RouteTable
+from polywire.wires.rest.routing import Route, RouteTable
 from polywire.wires.rest.settings import RestSettings
 
-__all__ = ["EventStreams", "RestApp"]
+__all__ = ["EventStreams", "RestApp", "failure"]
 
 log = logging.getLogger("polywire.rest")
 
@@ -66,24 +66,36 @@ class RestApp:
         except ClientLeft:
             return
         except PolywireError as error:
-            self.counters.errors += 1
-            response = problem(error)
+            response = self.refusal(error)
         except Exception:
             log.exception("%s %s failed", scope["method"], scope["path"])
-            self.counters.errors += 1
-            response = problem(Internal("the hub could not answer this request", hint="its log says why"))
+            response = self.refusal(failure())
         if response is not None:
             answer = scope.get(WHOLE)
             if response.headers is not JSON_HEADERS or not answer or not answer(response.status, JSON, response.body):
                 await _send(send, response, scope["method"])
+
+    def refusal(self, error: PolywireError) -> Response:
+        """The answer that tells ``error``, which is counted."""
+        self.counters.errors += 1
+        return problem(error)
+
+    def route(self, method: str, path: bytes) -> tuple[Route, list[bytes]]:
+        """See `RouteTable.find`."""
+        return self._routes.find(method, path)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> Response | None:
         method = scope["method"]
         path = _path(scope)
         if method == "OPTIONS":
             return Response(204, b"", [(b"allow", self._routes.allowed(path).encode())])
-        route, params = self._routes.find(method, path)
+        route, params = self.route(method, path)
         return await route.handler(self, Request(scope, receive, send, params, route.query))
+
+
+def failure() -> Internal:
+    """What is told of a fault of the hub, which the log knows more about."""
+    return Internal("the hub could not answer this request", hint="its log says why")
 
 
 def _path(scope: Scope) -> bytes:

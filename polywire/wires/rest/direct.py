@@ -1,0 +1,123 @@
+"""Publishing one message without a task: ``POST /topics/{topic}`` with a body and a content type, and no more to it.
+
+What has a key, a delay, several lines or anything else about it is `topics.publish`'s, which says the same in the same
+words: receipts, errors and counters come from the same functions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Literal
+
+from polywire.core.errors import PolywireError
+from polywire.core.message import Origin, Receipt, Record
+from polywire.server.direct import Answer, DirectHead
+from polywire.wires.rest import topics
+from polywire.wires.rest.app import RestApp, failure
+from polywire.wires.rest.binding import (
+    ContentType,
+    Response,
+    content_type_of,
+    json_response,
+    publication,
+    receipt_view,
+    require_json,
+)
+
+if TYPE_CHECKING:
+    from polywire.server.router import Router
+
+__all__ = ["DirectPublish"]
+
+log = logging.getLogger("polywire.rest")
+
+
+class _Target:
+    """What the head of a publish says."""
+
+    __slots__ = ("kind", "origin", "topic")
+
+    def __init__(self, topic: str, kind: ContentType, origin: Origin) -> None:
+        self.topic = topic
+        self.kind = kind
+        self.origin = origin
+
+
+class DirectPublish:
+    """A `DirectHandler` beside ``app``."""
+
+    def __init__(self, app: RestApp) -> None:
+        self._app = app
+
+    def mount(self, router: Router) -> None:
+        """The app must be mounted already."""
+        router.mount_direct("POST", "/topics", self)
+
+    def __call__(self, head: DirectHead, body: bytes, answer: Answer) -> bool:
+        target: _Target | Literal[False] | None = head.note
+        if target is None:
+            target = head.note = self._read(head)
+        core = self._app.core
+        if target is False or core.congested or len(body) > core.limits.message_size:
+            return False
+        post = _Post(self._app, answer)
+        try:
+            if target.kind.json:
+                require_json(body)
+            record = Record(body, None, content_type=target.kind.text, origin=target.origin)
+            post.receipts = core.post(head.principal, target.topic, [record], post.told)
+        except PolywireError as error:
+            post.refuse(error)
+        except Exception:
+            log.exception("POST %s failed", head.path.decode())
+            post.refuse(failure())
+        return True
+
+    def _read(self, head: DirectHead) -> _Target | Literal[False]:
+        """Whatever is wrong with the head is told by those who are asked after this one declines."""
+        try:
+            route, params = self._app.route("POST", head.path)
+            kind = content_type_of(dict(head.headers).get(b"content-type"))
+            plain = route.handler is topics.publish and not kind.lines and publication(head.headers) is None
+        except PolywireError:
+            return False
+        return plain and _Target(params[0].decode("ascii"), kind, Origin(head.principal.name, "rest", head.client))
+
+
+class _Post:
+    """A publish that waits for its commit."""
+
+    __slots__ = ("_answer", "_app", "receipts")
+
+    def __init__(self, app: RestApp, answer: Answer) -> None:
+        self._app = app
+        self._answer: Answer | None = answer  # until it has been given
+        self.receipts: list[Receipt] | None = None
+
+    def told(self, error: PolywireError | None) -> None:
+        """Of the commit, by the log, which must not meet an exception of ours."""
+        if self._answer is None:
+            return
+        if self.receipts is None:  # before `Core.post` returned them
+            asyncio.get_running_loop().call_soon(self.told, error)
+            return
+        try:
+            response = self._app.refusal(error) if error is not None else self._receipt(self.receipts[0])
+        except Exception:
+            log.exception("the receipt of a publish failed")
+            response = self._app.refusal(failure())
+        self._send(response)
+
+    def refuse(self, error: PolywireError) -> None:
+        self._send(self._app.refusal(error))
+
+    def _receipt(self, receipt: Receipt) -> Response:
+        response = json_response(201, receipt_view(receipt))
+        self._app.counters.received += 1
+        return response
+
+    def _send(self, response: Response) -> None:
+        answer, self._answer = self._answer, None
+        if answer is not None:
+            answer(response.status, response.headers, response.body)
