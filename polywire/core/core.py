@@ -71,9 +71,9 @@ class Core:
         self.subscriptions = Subscriptions(self)
         self.catalog.bindings_of = self.subscriptions.topic_made
         self._engine = engine
-        self._delays = Delays(self)
+        self.delays = Delays(self)
         self.cursors = Cursors(self)
-        self.publishing = Publishing(self.log, self.catalog, self.access, self._delays)
+        self.publishing = Publishing(self.log, self.catalog, self.access, self.delays)
         self._upkeep = Upkeep(self)
         self._declared: list[tuple[TopicSettings, Admit | None]] = []
         self._followers: dict[Follower, Callable[[], None]] = {}
@@ -102,7 +102,7 @@ class Core:
             for settings, admit in self._declared:
                 self.catalog.declare(settings, admit)
             await rebuild_dedup(self, self._engine)
-            await self._delays.start()
+            await self.delays.start()
             self.log.expiring = await self._engine.next_expiry() is not None
             await self.log.committed()
         except BaseException:
@@ -127,7 +127,7 @@ class Core:
             for wake in topic.waiting:
                 wake()
         self.subscriptions.stop_fills()
-        self._delays.stop()
+        self.delays.stop()
         await self.log.published()
 
     async def stop(self) -> None:
@@ -334,7 +334,7 @@ class Core:
         found = await self._engine.find_delayed(id)
         if found is None or found.topic_id != self.catalog.existing(topic).id:
             raise NotFound(f"topic {topic!r} has no delayed message {id[:80]!r}")
-        await self._delays.cancel(id)
+        await self.delays.cancel(id)
 
     def _readable(self, principal: Principal, topic: str, key: str | None, *, create: bool = False) -> Topic:
         self._require_read(principal, topic, key)
@@ -377,7 +377,7 @@ class Core:
         return topic.info()
 
     async def delete_topic(self, principal: Principal, name: str) -> None:
-        """Take away the name.
+        """Take away the name, and what waited to be published to it.
 
         What queues still hold stays with them. Raises `NotFound`, `Conflict` for a declared one.
         """
@@ -393,6 +393,7 @@ class Core:
         for follower in [f for f in self._followers if f.reads(topic)]:
             follower.end(NotFound(f"topic {name!r} was deleted"))
         await self.log.committed()
+        await self.delays.forget(topic)
 
     # Figures
 
@@ -403,7 +404,7 @@ class Core:
             "tail_bytes": log.tail_size,
             "uncommitted_bytes": log.uncommitted,
             "commit_failures": log.failures,
-            "delayed_messages": self._delays.count,
+            "delayed_messages": self.delays.count,
             "followers": len(self._followers),
             "topics_refused_on_use": self.catalog.refused_on_use,
             "accepting": 0 if log.full else 1,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from polywire.core.engine import Delayed
@@ -30,7 +31,9 @@ class Delays:
         self._timer: Timer | None = None
         self._next: int | None = None
         self._releasing: asyncio.Task[None] | None = None
-        self._moving: set[str] = set()
+        self._moving: set[str] = set()  # in a transaction that is not committed yet
+        self._gone: set[str] = set()  # committed while somebody reads the table
+        self._readers = 0
         self.count = 0
 
     async def start(self) -> None:
@@ -68,17 +71,44 @@ class Delays:
 
     async def cancel(self, id: str) -> Delayed:
         """Raises `NotFound`: there is none, or its time has come."""
-        found = await self._core.log.engine.find_delayed(id)
-        if found is None or id in self._moving:
-            raise NotFound(f"no delayed message {id[:80]!r}", hint="it may have been published, or cancelled")
-        self._moving.add(id)
+        with self._reading():
+            found = await self._core.log.engine.find_delayed(id)
+            if found is None or not self._free(id):
+                raise NotFound(f"no delayed message {id[:80]!r}", hint="it may have been published, or cancelled")
+            await self._remove([id])
+        return found
+
+    async def forget(self, topic: Topic) -> None:
+        """Cancel what waits to be published to a topic that was deleted."""
+        with self._reading():
+            while waiting := await self._core.log.engine.delayed(topic.id, after=None, limit=_AT_ONCE):
+                await self._remove([one.id for one in waiting if self._free(one.id)])
+
+    def _free(self, id: str) -> bool:
+        """Whether nobody else takes it from the table, or has taken it since the table was read."""
+        return id not in self._moving and id not in self._gone
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """While the table is read and acted on, what is taken from it is remembered: the answer may be older."""
+        self._readers += 1
         try:
-            self._core.log.open_transaction().undelayed.append(id)
+            yield
+        finally:
+            self._readers -= 1
+            if self._readers == 0:
+                self._gone.clear()
+
+    async def _remove(self, ids: list[str]) -> None:
+        """Take them from the table, in the open transaction."""
+        self._moving.update(ids)
+        self._core.log.open_transaction().undelayed.extend(ids)
+        try:
             await self._core.log.committed()
         finally:
-            self._moving.discard(id)
-        self.count -= 1
-        return found
+            self._moving.difference_update(ids)
+        self._gone.update(ids)
+        self.count -= len(ids)
 
     def _arm(self, due: int | None) -> None:
         if self._timer is not None:
@@ -95,18 +125,16 @@ class Delays:
         """Give what is due its place in the log, each in the transaction that takes it from the table."""
         engine = self._core.log.engine
         try:
-            while due := await engine.due(self._core.clock.now(), limit=_AT_ONCE):
-                moved = [waiting for waiting in due if waiting.id not in self._moving]
-                for waiting in moved:
-                    self._move(waiting)
-                self._moving.update(waiting.id for waiting in moved)
-                try:
-                    await self._core.log.committed()
-                finally:
-                    self._moving.difference_update(waiting.id for waiting in moved)
-                self.count -= len(moved)
+            with self._reading():
+                while due := await engine.due(self._core.clock.now(), limit=_AT_ONCE):
+                    moved = [waiting for waiting in due if self._free(waiting.id)]
+                    for waiting in moved:
+                        self._move(waiting)
+                    await self._remove([waiting.id for waiting in moved])
             self._next = None
-            self._arm(await engine.next_due())
+            soonest = await engine.next_due()
+            # One that was stored meanwhile may be due sooner still.
+            self._arm(min((due for due in (soonest, self._next) if due is not None), default=None))
         except PolywireError as error:
             _logger.warning("delayed messages wait on: %s", error)
             self._arm(self._core.clock.now() + _RETRY)
@@ -121,4 +149,3 @@ class Delays:
             record = waiting.record
             record.flags &= ~Flag.DEDUP  # its publish was compared; moving it is no publish
             self._core.log.append(topic, [record], record.size())
-        self._core.log.open_transaction().undelayed.append(waiting.id)

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["Upkeep"]
 
 _logger = logging.getLogger("polywire.upkeep")
-_ROWS = 1_000  # rows of a topic looked at per round
+_ROWS = 1_000  # rows of a topic looked at at a time
+_ROUND_SIZE = 16 << 20  # bytes removed in one commit, about: it holds up the publishers
 _EXPIRED = 1_000
 _EXPIRY_INTERVAL = 1_000  # ms
 
@@ -105,27 +106,35 @@ class Upkeep:
     # Retention
 
     async def _trim(self, topic: Topic) -> None:
-        """Remove stored runs that are past retention and that no queue holds."""
-        if topic.count == 0 and not topic.deleted:
-            return
+        """Remove stored runs that are past retention and that no queue holds, some at a time until none is left."""
+        while (topic.count or topic.deleted) and await self._trim_some(topic):
+            await asyncio.sleep(0)
+
+    async def _trim_some(self, topic: Topic) -> bool:
+        """Whether it may be worth going on: everything looked at was past retention, and some of it could go."""
         rows = await self._log.engine.rows(topic.id, offset=topic.sweep, limit=_ROWS)
         excess = topic.size - min(topic.retention_size, topic.hard_limit * 9 // 10)
         horizon = self._core.clock.now() - topic.retention
         past: list[RowSpan] = []
+        left = _ROUND_SIZE
         for row in rows:
-            if not (topic.deleted or row.appended < horizon or excess > 0) or row.seq + row.messages > self._log.routed:
+            if left <= 0 or not (topic.deleted or row.appended < horizon or excess > 0) or row.seq + row.messages > self._log.routed:
                 break
             past.append(row)
             excess -= row.size
+            left -= row.size
+        whole = bool(past) and (len(past) == _ROWS or left <= 0)
         if topic.size > topic.hard_limit * 9 // 10:
             self._let_go(topic, past)
         if topic.name == DEAD:
             self._bury(past)
-        await self._remove(topic, past)
-        # A whole round of held rows: look at later ones next time, and begin anew at the end.
-        topic.sweep = past[-1].offset + past[-1].messages if len(past) == _ROWS else 0
+        freed = await self._remove(topic, past)
+        # Where whole rounds of rows are held, look at later ones next time, and begin anew at the end.
+        topic.sweep = past[-1].offset + past[-1].messages if whole else 0
         if topic.deleted and len(rows) < _ROWS and topic.count == 0 and topic.uncommitted == 0:
             self._drop(topic)
+            return False
+        return whole and freed
 
     def _drop(self, topic: Topic) -> None:
         for subscription in self._core.subscriptions:
@@ -133,7 +142,8 @@ class Upkeep:
                 binding.detach(topic)
         self._core.catalog.drop(topic)
 
-    async def _remove(self, topic: Topic, past: list[RowSpan]) -> None:
+    async def _remove(self, topic: Topic, past: list[RowSpan]) -> bool:
+        """Remove those of the runs that nobody holds; whether there were any."""
         holders = [s for s in self._core.subscriptions if s.pending.count]
         # Most often all queues have moved on: one comparison then, instead of asking each about each row.
         floor = min((s.pending.next_from(0) or 0 for s in holders), default=None)
@@ -146,13 +156,14 @@ class Upkeep:
         ]
         oldest = max(topic.oldest, past[-1].offset + past[-1].messages) if past else topic.oldest
         if not free and oldest == topic.oldest:
-            return
+            return False
         topic.oldest = oldest
         transaction = self._log.change(self._core.catalog.state(topic))
         transaction.deleted_rows.extend(row.seq for row in free)
         await self._log.committed()  # if that fails, the next round finds them again
         topic.count -= sum(row.messages for row in free)
         topic.size -= sum(row.size for row in free)
+        return bool(free)
 
     def _let_go(self, topic: Topic, past: list[RowSpan]) -> None:
         """At its hard limit a topic declared so takes its oldest messages from the queues that hold them."""

@@ -110,7 +110,7 @@ class Rig:
         """As `kill -9`: what is not in the store is gone."""
         core = self.core
         core._upkeep.stop()
-        core._delays.stop()
+        core.delays.stop()
         core.subscriptions.stop_fills()
         for follower in list(core._followers):
             follower.close()

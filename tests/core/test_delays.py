@@ -165,7 +165,7 @@ async def test_a_failed_commit_delays_them_further_and_loses_none(rig: Rig) -> N
     await until(lambda: rig.engine.refused > refused)
     rig.engine.fault = None
     rig.clock.advance(2_000)
-    await until(lambda: rig.core._delays._releasing is None)
+    await until(lambda: rig.core.delays._releasing is None)
     rig.clock.advance(2_000)
     await arrived(rig, 1)
     assert await stored(rig) == [b"x"]
@@ -196,5 +196,25 @@ async def test_they_go_with_their_topic(rig: Rig) -> None:
     await rig.core.delete_topic(rig.system, "t")
     await rig.publish("t", "new")
     rig.clock.advance(60_000)
-    await until(lambda: rig.core._delays.count == 0)
+    await until(lambda: rig.core.delays.count == 0)
     assert await stored(rig) == [b"new"]
+
+
+async def test_one_stored_while_others_are_released_is_not_late(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    await delay(rig, b"a", 1_000)
+    await delay(rig, b"later", 500_000)
+    asked = rig.engine.next_due
+
+    async def slow() -> int | None:
+        soonest = await asked()
+        monkeypatch.undo()
+        await delay(rig, b"b", 1_000)  # stored before the answer to "what comes next?" is acted on
+        return soonest  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(rig.engine, "next_due", slow, raising=False)
+    rig.clock.advance(1_500)
+    await arrived(rig, 1)
+    await until(lambda: rig.core.delays.count == 2)
+    rig.clock.advance(1_500)
+    await arrived(rig, 2)
+    assert await stored(rig) == [b"a", b"b"]

@@ -209,3 +209,15 @@ async def test_a_memory_topic_drops_and_counts_at_its_limit(rig: Rig) -> None:
     left = await rig.waiting()
     assert left[-1] == b"%0100d" % 99
     assert len(left) <= 10
+
+
+async def test_retention_keeps_up_with_many_small_commits(make: Make) -> None:
+    rig = await make(Limits(retention=60_000))
+    for first in range(0, 2_500, 50):
+        # Each of these waits for its own commit: one stored run each.
+        for number in range(first, first + 50):
+            await rig.core.publish(rig.system, "t", [Record(b"%d" % number)])
+    rig.clock.advance(61_000)
+    await rig.round()
+    topic = rig.core.topic_info(rig.system, "t")
+    assert (topic.count, topic.size, topic.oldest) == (0, 0, 2_500)

@@ -5,6 +5,19 @@ lets go of it for a moment, as an event loop does at each turn. A loop whose tur
 by default) thus starves other threads: one commit was seen to take a second. Two things together cure it: an interval
 shorter than a turn, and a kernel timer that keeps to it (Linux adds 50 µs of slack to a thread's timers unless asked
 not to).
+
+What that brings and costs, about, on two cores: 50 publishers beside a loop that never rests (turns of 50 µs), and 64
+connections that publish by HTTP (uvloop), where neither rate nor p99 changed by more than the noise:
+
+    interval                    5 ms  500 µs  100 µs   20 µs
+    asyncio, commits/s             2       2       5    1050
+    uvloop, commits/s            100     250     230     440
+    HTTP, a commit, ms          0.58    0.59    0.58    0.37
+    HTTP, CPU a request, µs       68      71      73      76   (commits are a third smaller, and as many more)
+
+Threads that compute beside each other lose nothing measurable: their own timers keep the slack. A commit of appends
+needs the lock twice, when its thread is woken and when SQLite has synced. Encoding its rows on the loop's thread made
+none of this better, so the loop is spared it.
 """
 
 from __future__ import annotations

@@ -92,15 +92,18 @@ class _Post:
 
     def __init__(self, app: RestApp, answer: Answer) -> None:
         self._app = app
-        self._answer: Answer | None = answer  # until it has been given
+        self._answer = answer
         self.receipts: list[Receipt] | None = None
 
     def told(self, error: PolywireError | None) -> None:
         """Of the commit, by the log, which must not meet an exception of ours."""
-        if self._answer is None:
-            return
-        if self.receipts is None:  # before `Core.post` returned them
-            asyncio.get_running_loop().call_soon(self.told, error)
+        if self.receipts is None:  # `Core.post` has not returned yet
+            asyncio.get_running_loop().call_soon(self._settle, error)
+        else:
+            self._settle(error)
+
+    def _settle(self, error: PolywireError | None) -> None:
+        if self.receipts is None:  # it was refused, and told so
             return
         try:
             response = self._app.refusal(error) if error is not None else self._receipt(self.receipts[0])
@@ -118,6 +121,4 @@ class _Post:
         return response
 
     def _send(self, response: Response) -> None:
-        answer, self._answer = self._answer, None
-        if answer is not None:
-            answer(response.status, response.headers, response.body)
+        self._answer(response.status, response.headers, response.body)
