@@ -325,8 +325,8 @@ async def test_a_memory_topic_of_messages_without_payload(tmp_path: Path) -> Non
     """What a message costs beside its bytes counts too."""
     async with serving(tmp_path, Limits(memory_topic_size=2 * MIB)) as hub:
         await hub.status("PUT", "/topics/t", json={"durability": "memory"})
-        with grows_at_most(12 * MIB):
-            for _ in range(150):
+        with grows_at_most(24 * MIB):
+            for _ in range(300):
                 await hub.core.publish(hub.core.access.system, "t", [Record() for _ in range(1_000)])
         await hub.assert_alive()
 

@@ -115,6 +115,7 @@ class StateChange(NamedTuple):
 class Space(NamedTuple):
     used: int  # bytes of the data folder's log
     free: int  # bytes left on its file system
+    held: int  # bytes of ``used`` that are not free for new messages: log, retained, delayed, pending
 
 
 class Commit:

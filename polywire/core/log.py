@@ -69,7 +69,8 @@ class Log:
         self.tail_size = 0
         self.volatile = Run()
         self._forgotten = 0
-        self.uncommitted = 0
+        self.uncommitted = 0  # bytes that wait for the disk
+        self.unpublished = 0  # bytes that are committed and wait for their turn to be published
         self.full: str | None = None  # why nothing may be appended
         self.expiring = False  # some message has an expiry
         self.commits = 0
@@ -92,7 +93,7 @@ class Log:
 
     @property
     def congested(self) -> bool:
-        return self.uncommitted > self.limits.uncommitted_size
+        return self.uncommitted + self.unpublished > self.limits.uncommitted_size
 
     def on_relief(self, callback: Callable[[], None]) -> None:
         """``callback`` runs once, when the log has caught up with its publishers."""
@@ -171,8 +172,9 @@ class Log:
         if told is not None:
             transaction.told.append(told)
         transaction.messages += len(records)
-        transaction.size += size
-        self.uncommitted += size
+        waiting = size + _RECORD_OVERHEAD * len(records)
+        transaction.size += waiting
+        self.uncommitted += waiting
         topic.uncommitted += size
         for index, record in enumerate(records):
             if record.flags & Flag.RETAINED:
@@ -313,10 +315,7 @@ class Log:
         self._flush()
         if error is None:
             self._tell_all(transaction, None)
-        if self._relief and not self.congested:
-            relieved, self._relief = self._relief, []
-            for callback in relieved:
-                _guarded(callback)
+        self._relieve()
         self._publish()
 
     @staticmethod
@@ -336,11 +335,11 @@ class Log:
             topic.appended += len(batch)
             topic.tail.push(batch.offset, batch)
             self.tail.push(batch.seq, batch)
-            self.tail_size += batch.size + _RECORD_OVERHEAD * len(batch)
-            self._published.append(batch)
+            self.tail_size += weight(batch)
+            self._queue(batch)
         while self.tail_size > self.limits.tail_size and self.tail:
             batch = self.tail.pop_front()
-            self.tail_size -= batch.size + _RECORD_OVERHEAD * len(batch)
+            self.tail_size -= weight(batch)
             topic = self.by_id.get(batch.topic_id)
             if topic is not None:
                 topic.tail.pop_front()
@@ -381,18 +380,28 @@ class Log:
                 continue
             topic.head = batch.offset + len(batch)
             topic.count += len(batch)
-            topic.size += batch.size
+            topic.size += weight(batch)
             topic.appended += len(batch)
             topic.tail.push(batch.offset, batch)
             self.volatile.push(batch.seq, batch)
-            self._published.append(batch)
+            self._queue(batch)
             if topic.size > topic.hard_limit:
                 self.on_overflow(topic)
         for callback in told:
             _guarded(callback, None)
         self._publish()
 
+    def _relieve(self) -> None:
+        if self._relief and not self.congested:
+            relieved, self._relief = self._relief, []
+            for callback in relieved:
+                _guarded(callback)
+
     # Publishing
+
+    def _queue(self, batch: Batch) -> None:
+        self._published.append(batch)
+        self.unpublished += weight(batch)
 
     def _publish(self) -> None:
         if self._publishing is None and self._published:
@@ -420,6 +429,8 @@ class Log:
     def _publication(self) -> Iterator[None]:
         while self._published:
             batch = self._published.popleft()
+            self.unpublished -= weight(batch)
+            self._relieve()
             topic = self.by_id.get(batch.topic_id)
             if topic is None:
                 continue
@@ -489,9 +500,10 @@ class Log:
     def forget_volatile(self, topic: Topic) -> Batch:
         """Drop the oldest batch of a memory topic; its place in the run by seq is emptied later, many at a time."""
         batch = topic.tail.pop_front()
-        topic.size -= batch.size
+        topic.size -= weight(batch)
         topic.count -= len(batch)
         topic.oldest = batch.offset + len(batch)
+        self.volatile.discard(batch.seq)
         self._forgotten += 1
         if self._forgotten > 64 and self._forgotten * 2 > len(self.volatile):
             self.volatile.keep({id(b) for t in self.by_id.values() if t.volatile for b in t.tail})
@@ -514,6 +526,11 @@ def _fan_out(topic: Topic, batch: Batch) -> Iterator[None]:
             follower.offer(batch, indexes)
             if number % _FANOUT_SLICE == _FANOUT_SLICE - 1:
                 yield
+
+
+def weight(batch: Batch) -> int:
+    """Bytes a batch takes in memory, about: a million empty messages are not nothing."""
+    return batch.size + _RECORD_OVERHEAD * len(batch)
 
 
 def _guarded(callback: Callable[..., object], *arguments: object) -> None:

@@ -10,6 +10,9 @@ from polywire.core.message import Batch
 __all__ = ["Run"]
 
 
+_GONE = Batch(topic="", topic_id=-1, epoch=0, seq=-1, offset=-1, appended=0, records=[])
+
+
 class Run:
     """A queue of batches with look-up by number. Taking from the front is amortised O(1)."""
 
@@ -17,7 +20,7 @@ class Run:
 
     def __init__(self) -> None:
         self._numbers: list[int] = []
-        self._batches: list[Batch] = []
+        self._batches: list[Batch] = []  # taken ones are `_GONE` until they are cut off: they may be large
         self._first = 0
 
     def __len__(self) -> int:
@@ -32,7 +35,8 @@ class Run:
         return self._batches[self._first]
 
     def pop_front(self) -> Batch:
-        batch = self._batches[self._first]
+        batch = self.front()
+        self._batches[self._first] = _GONE
         self._first += 1
         if self._first > 64 and self._first * 2 > len(self._batches):
             del self._batches[: self._first]
@@ -47,6 +51,12 @@ class Run:
         """The batch that begins at or last before ``number``; whether it reaches so far is the caller's question."""
         at = bisect_right(self._numbers, number, self._first) - 1
         return self._batches[at] if at >= self._first else None
+
+    def discard(self, number: int) -> None:
+        """Let go of the batch pushed under this number; its place is cut off later, by `keep` or at the front."""
+        at = bisect_right(self._numbers, number, self._first) - 1
+        if at >= self._first and self._numbers[at] == number:
+            self._batches[at] = _GONE
 
     def from_(self, number: int) -> Iterator[Batch]:
         """Batches from the one that `find` gives on, or from the front."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
 from polywire.core.dead_letters import DEAD
 from polywire.core.engine import RowSpan
 from polywire.core.errors import PolywireError
+from polywire.core.message import Batch
 
 if TYPE_CHECKING:
     from polywire.core.clock import Timer
@@ -21,6 +23,7 @@ __all__ = ["Upkeep"]
 _logger = logging.getLogger("polywire.upkeep")
 _ROWS = 1_000  # rows of a topic looked at at a time
 _ROUND_SIZE = 16 << 20  # bytes removed in one commit, about: it holds up the publishers
+_TURN = 0.001  # seconds of upkeep per loop turn
 _EXPIRED = 1_000
 _EXPIRY_INTERVAL = 1_000  # ms
 
@@ -107,8 +110,9 @@ class Upkeep:
 
     async def _trim(self, topic: Topic) -> None:
         """Remove stored runs that are past retention and that no queue holds, some at a time until none is left."""
-        while (topic.count or topic.deleted) and await self._trim_some(topic):
-            await asyncio.sleep(0)
+        more = True
+        while more and (topic.count or topic.deleted):
+            more = await self._trim_some(topic)
 
     async def _trim_some(self, topic: Topic) -> bool:
         """Whether it may be worth going on: everything looked at was past retention, and some of it could go."""
@@ -118,7 +122,8 @@ class Upkeep:
         past: list[RowSpan] = []
         left = _ROUND_SIZE
         for row in rows:
-            if left <= 0 or not (topic.deleted or row.appended < horizon or excess > 0) or row.seq + row.messages > self._log.routed:
+            may_go = topic.deleted or row.appended < horizon or excess > 0
+            if left <= 0 or not may_go or row.seq + row.messages > self._log.routed:
                 break
             past.append(row)
             excess -= row.size
@@ -147,13 +152,13 @@ class Upkeep:
         holders = [s for s in self._core.subscriptions if s.pending.count]
         # Most often all queues have moved on: one comparison then, instead of asking each about each row.
         floor = min((s.pending.next_from(0) or 0 for s in holders), default=None)
-        free = [
-            row
-            for row in past
-            if floor is None
-            or row.seq + row.messages <= floor
-            or not any(s.pending.holds(row.seq, row.messages) for s in holders)
-        ]
+        free: list[RowSpan] = []
+        turn = _Turn()
+        for row in past:
+            held = floor is not None and row.seq + row.messages > floor
+            if not held or not any(s.pending.holds(row.seq, row.messages) for s in holders):
+                free.append(row)
+            await turn.breathe()
         oldest = max(topic.oldest, past[-1].offset + past[-1].messages) if past else topic.oldest
         if not free and oldest == topic.oldest:
             return False
@@ -221,34 +226,50 @@ class Upkeep:
         if not self._log.expiring:
             return
         now = self._core.clock.now()
+        turn = _Turn()
         while seqs := await self._log.engine.expired(now, limit=_EXPIRED):
-            self.forget(seqs)
-        for topic in self._log.by_id.values():
-            if topic.volatile:
-                self.forget([
-                    batch.seq + index
-                    for batch in topic.tail
-                    for index, record in enumerate(batch.records)
-                    if record.expires is not None and record.expires <= now
-                ])  # fmt: skip
+            await self._forget(seqs, turn)
+        for topic in [topic for topic in self._log.by_id.values() if topic.volatile]:
+            for batch in list(topic.tail):
+                await self._forget([batch.seq + index for index in _expired(batch, now)], turn)
+                await turn.breathe()
 
-    def forget(self, seqs: list[int]) -> None:
-        for subscription in self._core.subscriptions:
-            if subscription.pending.count:
+    async def _forget(self, seqs: list[int], turn: _Turn) -> None:
+        if not seqs:
+            return
+        first, count = seqs[0], seqs[-1] - seqs[0] + 1
+        for subscription in list(self._core.subscriptions):
+            if subscription.pending.holds(first, count):
                 for seq in seqs:
                     if seq in subscription.pending:
                         subscription.forget(seq, 1)
+            await turn.breathe()
 
     # Space
 
     async def _check_space(self) -> None:
         limits = self._core.limits
         space = await self._log.engine.space()
-        size = sum(topic.size for topic in self._log.by_id.values() if not topic.volatile)
         total = space.used + space.free
-        if size > limits.hub_size:
+        if space.held > limits.hub_size:
             self._log.full = f"the hub holds its limit of {limits.hub_size} bytes"
         elif total and space.used > total * limits.disk_fraction:
             self._log.full = f"the log takes {space.used} bytes, {limits.disk_fraction:.0%} of the disk's room"
         else:
             self._log.full = None
+
+
+class _Turn:
+    """Long work of the loop's, in pieces of about a millisecond."""
+
+    def __init__(self) -> None:
+        self._begun = time.perf_counter()
+
+    async def breathe(self) -> None:
+        if time.perf_counter() - self._begun > _TURN:
+            await asyncio.sleep(0)
+            self._begun = time.perf_counter()
+
+
+def _expired(batch: Batch, now: int) -> list[int]:
+    return [i for i, record in enumerate(batch.records) if record.expires is not None and record.expires <= now]

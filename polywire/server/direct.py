@@ -3,7 +3,7 @@
 ASGI gives every request a scope, an event, a task and two coroutines that wait for each other; for a request of a few
 hundred bytes that is most of the work. A wire may mount a `DirectHandler` (`Router.mount_direct`): a plain function
 that is handed a whole request and either takes it, and answers now or later, or declines. What is declined, and every
-request that is not plain (`is_plain`), goes through ASGI as if there were no direct handler; so each rule that only
+request that is not plain (`plain_length`), goes through ASGI as if there were no direct handler; so each rule that only
 unusual requests meet is written once, there.
 """
 
@@ -21,7 +21,7 @@ from polywire.server.whole_response import response_bytes
 if TYPE_CHECKING:
     from polywire.server.http_protocol import HttpProtocol
 
-__all__ = ["LONGEST_BODY", "Answer", "DirectHandler", "DirectHead", "Exchange", "is_plain"]
+__all__ = ["LONGEST_BODY", "Answer", "DirectHandler", "DirectHead", "Exchange", "is_short", "plain_length"]
 
 log = logging.getLogger("polywire.http")
 
@@ -45,30 +45,49 @@ left."""
 
 
 class DirectHead:
-    """What a request says before its body. A head that a connection repeats, as nearly all do, is the same object."""
+    """What a request says before its body. A head that a connection repeats, as nearly all do (but for the length of
+    the body), is the same object."""
 
-    __slots__ = ("client", "handler", "headers", "method", "note", "opened", "path", "principal")
+    __slots__ = (
+        "client", "handler", "headers", "length_at", "method", "note", "opened", "path", "principal", "wanted",
+    )  # fmt: skip
 
     def __init__(
         self,
         handler: DirectHandler,
         method: bytes,
         path: bytes,
-        headers: Sequence[Header],
+        headers: list[Header],
         principal: Principal,
         client: str,
         *,
+        length_at: int,
         opened: bool,
     ) -> None:
         self.handler = handler
         self.method = method
         self.path = path  # as it came; there is no query
-        self.headers = headers  # names are lower case; none comes twice
+        self.headers = headers[:length_at] + headers[length_at + 1 :]
+        """Without Content-Length. Names are lower case; none comes twice."""
+        self.length_at = length_at  # where Content-Length stood
         self.principal = principal
         self.client = client  # its address, or empty
         self.opened = opened  # whether the hub was open to all when the guard let this in
         self.note: Any = None
         """The handler's own: what it has read out of this head and need not read again."""
+        self.wanted = True
+        """False, once the handler has said so, if it would decline every request with this head: none is offered."""
+
+    def is_of(self, method: bytes, path: bytes, headers: list[Header]) -> bool:
+        """Whether a request with these has this head."""
+        at = self.length_at
+        return (
+            len(headers) > at
+            and headers[at][0] == b"content-length"
+            and headers[:at] + headers[at + 1 :] == self.headers
+            and path == self.path
+            and method == self.method
+        )
 
 
 DirectHandler = Callable[[DirectHead, bytes, Answer], bool]
@@ -76,12 +95,17 @@ DirectHandler = Callable[[DirectHead, bytes, Answer], bool]
 it declines. The guard has let the request in. Raising is a fault of the handler, and answered as one."""
 
 
-def is_plain(headers: Sequence[Header], longest: int) -> bool:
-    """Whether these are the headers of a short request with nothing special about it."""
-    named = dict(headers)
-    if len(named) != len(headers) or len(headers) > _MOST_HEADERS or not _UNUSUAL.isdisjoint(named):
-        return False
-    length = named.get(b"content-length", b"")
+def plain_length(headers: Sequence[Header]) -> int | None:
+    """Where Content-Length stands in the headers of a request that has it and nothing special; None in any other."""
+    names = [name for name, _ in headers]
+    seen = set(names)
+    if len(seen) != len(names) or len(names) > _MOST_HEADERS or not _UNUSUAL.isdisjoint(seen):
+        return None
+    return names.index(b"content-length") if b"content-length" in seen else None
+
+
+def is_short(length: bytes, longest: int) -> bool:
+    """Whether this Content-Length is a number, and at most ``longest``."""
     return length.isdigit() and len(length) < 10 and int(length) <= longest
 
 

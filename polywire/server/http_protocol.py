@@ -11,7 +11,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from polywire.core.errors import DeadlineExceeded, Invalid, LimitExceeded, PolywireError, TooLarge, Unavailable
-from polywire.server.direct import LONGEST_BODY, DirectHead, Exchange, is_plain
+from polywire.server.direct import LONGEST_BODY, DirectHead, Exchange, is_short, plain_length
 from polywire.server.problems import problem, raw_response
 from polywire.server.websocket_protocol import WebSocketProtocol
 from polywire.server.whole_response import offer_whole_response
@@ -61,6 +61,7 @@ class HttpProtocol(HttpToolsProtocol):
         self.held: DirectHead | None = None
         self.held_body = b""
         self.last_head: DirectHead | None = None
+        self.longest_direct = min(LONGEST_BODY, self.settings.max_body_size)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -164,16 +165,16 @@ class HttpProtocol(HttpToolsProtocol):
             return None
         if parser.get_http_version() != "1.1" or not parser.should_keep_alive() or parser.should_upgrade():
             return None
-        last = self.last_head
+        head = self.last_head
         if (
-            last is None
-            or last.headers != self.headers
-            or last.path != self.url
-            or last.method != method
-            or not state.guard.still_admits(last.principal, last.opened)
+            head is None
+            or not head.is_of(method, self.url, self.headers)
+            or not state.guard.still_admits(head.principal, head.opened)
         ):
-            self.last_head = last = self.new_head(method)
-        return last
+            self.last_head = head = self.new_head(method)
+        if head is None or not head.wanted or not is_short(self.headers[head.length_at][1], self.longest_direct):
+            return None
+        return head
 
     def is_quiet(self) -> bool:
         """No earlier request is open, and the peer reads."""
@@ -183,14 +184,15 @@ class HttpProtocol(HttpToolsProtocol):
     def new_head(self, method: bytes) -> DirectHead | None:
         guard = self.state.guard
         handler = self.state.router.direct(method, self.url)
-        if handler is None or not is_plain(self.headers, min(LONGEST_BODY, self.settings.max_body_size)):
+        at = None if handler is None else plain_length(self.headers)
+        if handler is None or at is None:
             return None
         try:
             principal = guard.admit_plain(self.headers, self.server)
         except PolywireError:
             return None  # told by the guard itself, when it meets the request in its place before the router
         client = self.client[0] if self.client else ""
-        return DirectHead(handler, method, self.url, self.headers, principal, client, opened=guard.open)
+        return DirectHead(handler, method, self.url, self.headers, principal, client, length_at=at, opened=guard.open)
 
     def taken(self, head: DirectHead) -> bool:
         """Offer the request that is held, now whole."""

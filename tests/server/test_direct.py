@@ -11,61 +11,13 @@ from typing import Any
 
 import pytest
 
+from polywire.core.access import Access
+from polywire.core.clock import SystemClock
 from polywire.core.errors import Invalid
-from polywire.server.direct import LONGEST_BODY, Answer, DirectHead, is_plain
+from polywire.server.direct import LONGEST_BODY, Answer, DirectHead, is_short, plain_length
 from polywire.server.router import Router
 from tests.server.conftest import Serve, Served, echo_app
-
-HEAD = b"POST /echo/x HTTP/1.1\r\nHost: localhost\r\n"
-TEXT = [(b"content-type", b"text/plain")]
-
-
-def post(body: bytes, *lines: bytes) -> bytes:
-    return HEAD + b"".join(line + b"\r\n" for line in lines) + b"Content-Length: %d\r\n\r\n" % len(body) + body
-
-
-class Desk:
-    """A direct handler: declines ``no…``, keeps ``later…`` for the test to answer, fails at ``fail``, answers the rest
-    at once."""
-
-    def __init__(self) -> None:
-        self.offered: list[tuple[DirectHead, bytes]] = []
-        self.kept: list[tuple[bytes, Answer]] = []
-
-    def __call__(self, head: DirectHead, body: bytes, answer: Answer) -> bool:
-        self.offered.append((head, body))
-        if body.startswith(b"no"):
-            return False
-        if body == b"fail":
-            raise ValueError("asked to fail")
-        if body.startswith(b"later"):
-            self.kept.append((body, answer))
-        else:
-            answer(200, TEXT, b"desk " + head.principal.name.encode() + b" " + body)
-        return True
-
-    def answer(self, index: int = 0) -> None:
-        body, answer = self.kept[index]
-        answer(200, TEXT, b"desk " + body)
-
-
-async def desk_of(serve: Serve, app: Any = echo_app, **settings: Any) -> tuple[Served, Desk]:
-    served, desk = await serve(app, **settings), Desk()
-    served.listener.router.mount_direct("POST", "/echo", desk)
-    return served, desk
-
-
-async def answer_of(reader: asyncio.StreamReader) -> tuple[int, dict[str, str], bytes]:
-    async with asyncio.timeout(10):
-        head = (await reader.readuntil(b"\r\n\r\n")).decode()
-        status, *lines = head.strip().split("\r\n")
-        headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
-        return int(status.split()[1]), headers, await reader.readexactly(int(headers["content-length"]))
-
-
-async def body_of(reader: asyncio.StreamReader) -> bytes:
-    return (await answer_of(reader))[2]
-
+from tests.server.desk import HEAD, TEXT, Desk, answer_of, body_of, connections, desk_of, post
 
 # --- what is offered -------------------------------------------------------------------------------------------------
 
@@ -79,12 +31,12 @@ async def test_a_request_is_answered_in_full(serve: Serve) -> None:
         assert (status, body) == (200, b"desk anonymous %d" % number)
         assert set(headers) == {"content-type", "content-length", "date"}
         assert headers["content-type"] == "text/plain"
-        assert email.utils.parsedate_to_datetime(headers["date"])
+        assert email.utils.parsedate_to_datetime(headers["date"]).tzinfo is not None
     assert served.listener.state.total_requests == 3
     assert not served.listener.state.tasks
     head = desk.offered[0][0]
     assert (head.method, head.path, head.client) == (b"POST", b"/echo/x", "127.0.0.1")
-    assert dict(head.headers) == {b"host": b"localhost", b"content-type": b"text/plain", b"content-length": b"1"}
+    assert head.headers == [(b"host", b"localhost"), (b"content-type", b"text/plain")]
 
 
 async def test_a_head_that_repeats_is_the_same_object_with_its_note(serve: Serve) -> None:
@@ -94,7 +46,7 @@ async def test_a_head_that_repeats_is_the_same_object_with_its_note(serve: Serve
         writer.write(request)
         await body_of(reader)
         desk.offered[-1][0].note = len(desk.offered)
-    assert [head.note for head, _ in desk.offered] == [2, 2, 3, 4, 5]
+    assert [head.note for head, _ in desk.offered] == [3, 3, 3, 4, 5]
 
 
 async def test_a_declined_request_goes_the_ordinary_way(serve: Serve) -> None:
@@ -105,6 +57,19 @@ async def test_a_declined_request_goes_the_ordinary_way(serve: Serve) -> None:
         said = await body_of(reader)
         assert said == (b"desk anonymous yes" if body == b"yes" else b"POST /echo/x anonymous %d" % len(body))
     assert [body for _, body in desk.offered] == [b"no", b"yes", b"no, and again", b"yes"]
+
+
+async def test_a_head_that_is_not_wanted_is_not_offered_again(serve: Serve) -> None:
+    served, desk = await desk_of(serve)
+    reader, writer = await served.raw(post(b"no"))
+    assert await body_of(reader) == b"POST /echo/x anonymous 2"
+    desk.offered[0][0].wanted = False
+    writer.write(post(b"x") + post(b"yy") + post(b"z", b"X: another"))
+    for expected in (b"POST /echo/x anonymous 1", b"POST /echo/x anonymous 2", b"POST /echo/x anonymous 1"):
+        assert await body_of(reader) == expected
+    writer.write(post(b"z", b"X: another"))
+    assert await body_of(reader) == b"desk anonymous z"
+    assert len(desk.offered) == 2
 
 
 ONE = b"Content-Length: 1\r\n\r\nx"
@@ -146,6 +111,17 @@ async def test_anything_unusual_is_not_offered(serve: Serve, request_bytes: byte
         assert await body_of(reader) == b"desk anonymous then"
 
 
+async def test_a_long_body_behind_a_short_one_is_not_offered(serve: Serve) -> None:
+    served, desk = await desk_of(serve)
+    reader, _ = await served.raw()
+    (connection,) = await connections(served, 1)
+    for size in (1, LONGEST_BODY, LONGEST_BODY + 1, 1):
+        connection.data_received(post(b"x" * size))  # whole, however the system would cut it
+        by = b"desk anonymous " if size <= LONGEST_BODY else b"POST /echo/x "
+        assert (await body_of(reader)).startswith(by)
+    assert [len(body) for _, body in desk.offered] == [1, LONGEST_BODY, 1]
+
+
 async def test_what_the_listener_bounds_stays_bounded(serve: Serve) -> None:
     served, desk = await desk_of(serve, max_body_size=10, max_head_size=1_000)
     for sent, status in ((post(b"x" * 11), 413), (post(b"x", b"X: " + b"x" * 1_000), 431)):
@@ -154,11 +130,38 @@ async def test_what_the_listener_bounds_stays_bounded(serve: Serve) -> None:
     assert not desk.offered
 
 
+def test_what_is_short() -> None:
+    assert is_short(b"0", 10)
+    assert is_short(b"10", 10)
+    for value in (b"11", b"", b"+1", b"1_0", b"0x1", b"-1", b" 1", b"9" * 5_000):
+        assert not is_short(value, 10)
+
+
 def test_what_is_plain() -> None:
-    assert is_plain([(b"host", b"x"), (b"content-length", b"0")], 10)
-    assert is_plain([(b"content-length", b"10")], 10)
-    for value in (b"11", b"", b"+1", b"1_0", b"0x1", b"-1", b"9" * 5_000):
-        assert not is_plain([(b"content-length", value)], 10)
+    length, host = (b"content-length", b"1"), (b"host", b"x")
+    assert plain_length([length]) == 0
+    assert plain_length([host, length]) == 1
+    refused: list[list[tuple[bytes, bytes]]] = [
+        [], [host], [length, length], [host, host, length], [length, (b"expect", b"x")]
+    ]  # fmt: skip
+    for headers in refused:
+        assert plain_length(headers) is None
+
+
+def test_a_head_is_another_ones_but_for_the_length() -> None:
+    length, host, kind = (b"content-length", b"1"), (b"host", b"x"), (b"content-type", b"text/plain")
+    principal = Access(SystemClock()).anonymous
+    head = DirectHead(Desk(), b"POST", b"/a", [host, length, kind], principal, "", length_at=1, opened=True)
+    assert head.is_of(b"POST", b"/a", [host, length, kind])
+    assert head.is_of(b"POST", b"/a", [host, (b"content-length", b"200"), kind])
+    others: list[list[tuple[bytes, bytes]]] = [
+        [], [host], [host, length], [length, host, kind], [host, kind, length], [host, host, kind],
+        [host, length, kind, kind], [host, length, length],
+    ]  # fmt: skip
+    for headers in others:
+        assert not head.is_of(b"POST", b"/a", headers)
+    assert not head.is_of(b"PUT", b"/a", [host, length, kind])
+    assert not head.is_of(b"POST", b"/b", [host, length, kind])
 
 
 def test_a_direct_handler_stands_beside_the_app_it_speaks_for() -> None:
@@ -207,11 +210,6 @@ async def test_split_anywhere_the_answer_is_right(serve: Serve) -> None:
     assert len(desk.offered) == head_length, "those whose body came whole, in the read that ended the head"
 
 
-async def connections(served: Served, count: int) -> list[Any]:
-    await served.until(lambda: len(served.listener.state.connections) == count)
-    return list(served.listener.state.connections)
-
-
 async def test_a_body_that_does_not_come_is_timed(serve: Serve) -> None:
     served, desk = await desk_of(serve, body_timeout=100)
     reader, _ = await served.raw(post(b"one") + HEAD + b"Content-Length: 10\r\n\r\nabc")
@@ -232,7 +230,8 @@ async def test_pipelined_requests_are_answered_in_order(serve: Serve) -> None:
     await served.until(lambda: len(desk.kept) == 1)
     writer.write(post(b"d") + get)
     waiting = asyncio.ensure_future(body_of(reader))
-    (connection,) = [one for one in served.listener.state.connections if one.pipeline]
+    found: list[Any] = list(served.listener.state.connections)
+    (connection,) = [one for one in found if one.pipeline]
     await served.until(lambda: connection.flow.read_paused)
     assert not waiting.done()
     desk.answer()

@@ -222,9 +222,9 @@ class SqliteEngine:
     async def space(self) -> Space:
         return await self._readers.run(self._space)
 
-    def _space(self, _: apsw.Connection) -> Space:
+    def _space(self, connection: apsw.Connection) -> Space:
         used = Path(self._database.path).stat().st_size + wal_bytes(self._database.path)
-        return Space(used, free_bytes(self.folder))
+        return Space(used, free_bytes(self.folder), queries.held_bytes(connection))
 
     async def backup(self, folder: str) -> dict[str, Any]:
         """Copies in pieces on the writing connection, so that it neither stops commits nor starts over with each."""

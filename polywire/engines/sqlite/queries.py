@@ -249,6 +249,11 @@ def find_delayed(connection: apsw.Connection, id: str) -> Delayed | None:
     return None if row is None else _delayed(row)
 
 
+def held_bytes(connection: apsw.Connection) -> int:
+    pages, unused, size = (connection.pragma(name) for name in ("page_count", "freelist_count", "page_size"))
+    return (int(pages) - int(unused)) * int(size)
+
+
 def count_delayed(connection: apsw.Connection) -> int:
     return int(connection.execute("SELECT count(*) FROM delayed INDEXED BY delayed_due").get)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from polywire.core.errors import PolywireError
 from polywire.core.message import Origin, Receipt, Record
@@ -55,11 +55,14 @@ class DirectPublish:
         router.mount_direct("POST", "/topics", self)
 
     def __call__(self, head: DirectHead, body: bytes, answer: Answer) -> bool:
-        target: _Target | Literal[False] | None = head.note
+        core = self._app.core
+        target: _Target | None = head.note
         if target is None:
             target = head.note = self._read(head)
-        core = self._app.core
-        if target is False or core.congested or len(body) > core.limits.message_size:
+        if target is None:
+            head.wanted = False
+            return False
+        if core.congested or len(body) > core.limits.message_size:
             return False
         post = _Post(self._app, answer)
         try:
@@ -74,15 +77,17 @@ class DirectPublish:
             post.refuse(failure())
         return True
 
-    def _read(self, head: DirectHead) -> _Target | Literal[False]:
+    def _read(self, head: DirectHead) -> _Target | None:
         """Whatever is wrong with the head is told by those who are asked after this one declines."""
         try:
             route, params = self._app.route("POST", head.path)
             kind = content_type_of(dict(head.headers).get(b"content-type"))
             plain = route.handler is topics.publish and not kind.lines and publication(head.headers) is None
         except PolywireError:
-            return False
-        return plain and _Target(params[0].decode("ascii"), kind, Origin(head.principal.name, "rest", head.client))
+            return None
+        if not plain:
+            return None
+        return _Target(params[0].decode("ascii"), kind, Origin(head.principal.name, "rest", head.client))
 
 
 class _Post:

@@ -19,7 +19,7 @@ from polywire.server.direct import Answer, DirectHead
 from polywire.server.listener import HttpListener
 from polywire.server.settings import HttpSettings
 from polywire.wires.rest import EXACT, PREFIXES, RestApp
-from polywire.wires.rest import direct as rest_direct
+from polywire.wires.rest.binding import receipt_view
 from polywire.wires.rest.direct import DirectPublish
 from tests.core.harness import DISK_FULL, Rig, until
 
@@ -253,6 +253,14 @@ def said(answer: Answered) -> dict[str, Any]:
     return shown
 
 
+async def test_what_is_never_plain_is_offered_once(served: Served) -> None:
+    connection = await served.connect()
+    for _ in range(3):
+        assert (await connection.ask(publish(b"1", JSON + b"Polywire-Key: a\r\n"))).status == 201
+    assert (await connection.ask(publish(b"1"))).status == 201
+    assert served.direct.said == [False, True]
+
+
 async def test_both_ways_store_the_same(served: Served) -> None:
     key = await served.key("alice", "publish:t")
     lines = b"X-API-Key: " + key.encode() + b"\r\n"
@@ -356,10 +364,9 @@ async def test_a_receipt_that_cannot_be_shown_harms_nobody_else(
     def failing(receipt: Any) -> Any:
         if receipt.topic == "bad":
             raise ZeroDivisionError("asked to fail")
-        return shown(receipt)
+        return receipt_view(receipt)
 
-    shown = rest_direct.receipt_view
-    monkeypatch.setattr(rest_direct, "receipt_view", failing)
+    monkeypatch.setattr("polywire.wires.rest.direct.receipt_view", failing)
     connections = [await served.connect() for _ in range(4)]
     for topic in (b"/topics/good", b"/topics/bad"):
         await connections[0].ask(publish(b"0", path=topic))
