@@ -18,6 +18,7 @@ from polywire.contract.codec import Codec
 from polywire.core.access import Principal
 from polywire.core.clock import Clock
 from polywire.core.core import Core
+from polywire.core.endings import Deadline, ended_within
 from polywire.core.engine import Engine
 from polywire.core.errors import NotFound, Unavailable
 from polywire.core.limits import Limits
@@ -89,6 +90,8 @@ class Hub(Declarations):
         self._runners: list[Runner] = []
         self._stack: AsyncExitStack | None = None
         self._stopping = False
+        self.left_behind: list[asyncio.Task[object]] = []
+        """What did not end when the hub stopped."""
 
     # Declaring
 
@@ -184,7 +187,10 @@ class Hub(Declarations):
                 )
 
     async def stop(self) -> None:
-        """Let running handlers end (for at most `Limits.drain`), then drain and close the log."""
+        """Let running handlers end, then the lifespan, then drain and close the log:
+
+        in at most `Limits.drain`, all in all.
+        """
         if self._core is None or self._stopping:
             return
         self._stopping = True
@@ -195,22 +201,25 @@ class Hub(Declarations):
             self._stopping = False
 
     async def _stop(self, core: Core) -> None:
+        """Each step has its share of the time; what does not end in it is left behind, and named in the log."""
+        deadline = Deadline(self.limits.drain * 0.9 / 1000)
         # Until the core itself drains, handlers and the lifespan may publish what they still have.
-        stopping = [asyncio.ensure_future(runner.stop()) for runner in self._runners]
-        if stopping:
-            _, late = await asyncio.wait(stopping, timeout=self.limits.drain / 1000)
-            for runner in self._runners if late else ():
-                runner.cancel()
-            await asyncio.gather(*stopping, return_exceptions=True)
+        core.refuse_clients()
+        left = await asyncio.gather(*(runner.stop(deadline.left(0.6)) for runner in self._runners))
+        self.left_behind.extend(task for tasks in left for task in tasks)
         self._runners.clear()
         stack, self._stack = self._stack, None
         try:
             if stack is not None:
-                await stack.aclose()
+                self._leave(await ended_within(deadline.left(0.6), stack.aclose(), "the lifespan"))
         finally:
-            await core.stop()
+            self._leave(await core.stop(within=deadline.left()))
             if self._threads is not None:
                 self._threads.stop()
+
+    def _leave(self, task: asyncio.Task[object] | None) -> None:
+        if task is not None:
+            self.left_behind.append(task)
 
     async def __aenter__(self) -> Self:
         await self.start()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import ipaddress
+import logging
 import os
 import signal
 import sys
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import msgspec
 
 from polywire.core.clock import Clock
+from polywire.core.endings import Deadline
 from polywire.core.engine import Engine
 from polywire.core.errors import Invalid
 from polywire.engines.sqlite import SqliteEngine
@@ -129,14 +131,14 @@ class Server:
 
     async def stop(self) -> None:
         """Refuse new work, end streams, finish what is under way (at most `Limits.drain`), close."""
+        deadline = Deadline(self.hub.limits.drain / 1000)
         http, self.http = self.http, None
-        stopping = [self.hub.stop()]
-        if http is not None:
-            stopping.append(http.drain(self.hub.limits.drain / 1000))
         try:
-            await asyncio.gather(*stopping)
+            # Until the hub has stopped there is an answer for those who ask: 503, and /ready says so too.
+            await self.hub.stop()
         finally:
             if http is not None:
+                await http.drain(deadline.left())
                 await http.close()
 
     async def __aenter__(self) -> Self:
@@ -200,6 +202,8 @@ async def _serve(hub: Hub, settings: ServeSettings, engine: Engine | None, start
 
     def signalled() -> None:
         if stop.is_set():
+            sys.stderr.write("error: stopped at once by a second signal; the next start recovers\n")
+            sys.stderr.flush()
             os._exit(1)
         stop.set()
 
@@ -217,6 +221,15 @@ async def _serve(hub: Hub, settings: ServeSettings, engine: Engine | None, start
         waiting.cancel()
         if not starting.exception():
             await server.stop()
+        _leave(hub)
+
+
+def _leave(hub: Hub) -> None:
+    """Python would wait for what did not end in its time, for ever."""
+    if any(not task.done() for task in hub.left_behind):
+        logging.shutdown()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def _calm_collector() -> None:

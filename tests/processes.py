@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-__all__ = ["RunningHub", "run_hub"]
+__all__ = ["RunningHub", "run_hub", "started"]
 
 
 class RunningHub(NamedTuple):
@@ -35,17 +35,23 @@ class RunningHub(NamedTuple):
             threading.Event().wait(0.02)
 
 
+def started(process: subprocess.Popen[bytes], folder: Path) -> RunningHub:
+    """A hub that was just started with ``--ready-json``, once it is ready."""
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    if not line:
+        pytest.fail(f"the hub did not start: {process.communicate(timeout=10)[1].decode()}")
+    return RunningHub(process, json.loads(line), folder)
+
+
 @contextmanager
 def run_hub(*arguments: str, data: Path, cwd: Path | None = None) -> Iterator[RunningHub]:
     """``polywire run`` with these arguments on free ports; ended by SIGTERM, which must end it well."""
     command = [sys.executable, "-m", "polywire", "run", *arguments, "--ready-json", "--free-ports", "--data", str(data)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=cwd)
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    if not line:
-        pytest.fail(f"the hub did not start: {process.communicate(timeout=10)[1].decode()}")
+    hub = started(process, cwd or data.parent)
     try:
-        yield RunningHub(process, json.loads(line), cwd or data.parent)
+        yield hub
     finally:
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=20)

@@ -20,6 +20,7 @@ from polywire.core.clock import Clock, SystemClock
 from polywire.core.counters import Counters
 from polywire.core.cursors import Cursors
 from polywire.core.delays import Delays
+from polywire.core.endings import Deadline, ended_within
 from polywire.core.engine import Delayed, Engine, StateChange
 from polywire.core.errors import (
     Conflict,
@@ -28,10 +29,11 @@ from polywire.core.errors import (
     PolywireError,
     Unavailable,
 )
+from polywire.core.kept import alive
 from polywire.core.limits import Limits
 from polywire.core.log import Log, Told, stored_key
 from polywire.core.message import Message, Receipt, Record
-from polywire.core.pages import appended, page
+from polywire.core.pages import appended, delayed_page, page, retained_page
 from polywire.core.position import Cursor, Position
 from polywire.core.publishing import Publishing
 from polywire.core.recovery import rebuild_dedup, recover
@@ -64,6 +66,7 @@ class Core:
         self.limits = limits or Limits()
         self.clock: Clock = clock or SystemClock()
         self.phase: Phase = "new"
+        self._closed_to_clients = False
         self.access = Access(self.clock, anonymous_allow=anonymous_allow)
         self.counters = Counters()
         self.log = Log(engine, self.limits, self.clock)
@@ -97,11 +100,11 @@ class Core:
         try:
             await asyncio.get_running_loop().run_in_executor(None, self._engine.open)
             self.access.load([value for _, value in self._engine.load(KEY_STATE)], self._store)
-            recover(self, self._engine)
+            originals = recover(self, self._engine)
             self._engine.start(asyncio.get_running_loop())
             for settings, admit in self._declared:
                 self.catalog.declare(settings, admit)
-            await rebuild_dedup(self, self._engine)
+            await rebuild_dedup(self, self._engine, originals)
             await self.delays.start()
             self.log.expiring = await self._engine.next_expiry() is not None
             await self.log.committed()
@@ -130,30 +133,46 @@ class Core:
         self.delays.stop()
         await self.log.published()
 
-    async def stop(self) -> None:
-        """Drain for at most `Limits.drain`, store the last checkpoint, close the engine."""
+    def refuse_clients(self) -> None:
+        """From now on only the application itself may publish, subscribe and follow: the hub is about to stop."""
+        self._closed_to_clients = True
+
+    @property
+    def ready(self) -> bool:
+        """Whether clients are served."""
+        return self.phase == "running" and not self._closed_to_clients
+
+    async def stop(self, *, within: float | None = None) -> asyncio.Task[object] | None:
+        """Drain, store the last checkpoint, close the engine, in at most ``within`` seconds (`Limits.drain`).
+
+        What does not end in that time (a disk that does not answer) is left behind, and returned.
+        """
+        deadline = Deadline(self.limits.drain / 1000 if within is None else within)
         if self.phase == "running":
-            try:
-                await asyncio.wait_for(self.drain(), self.limits.drain / 1000)
-            except TimeoutError:
-                _logger.warning("not everything was delivered within %d ms", self.limits.drain)
+            await ended_within(deadline.left(0.6), self.drain(), "delivering what was published")
         if self.phase != "draining":
-            return
+            return None
         self._upkeep.stop()
         try:
-            await self._upkeep.checkpoint()
+            await ended_within(deadline.left(0.6), self._upkeep.checkpoint(), "the last checkpoint")
         except PolywireError as error:
             _logger.warning("the last checkpoint was not stored (%s): the next start routes again", error)
-        await asyncio.get_running_loop().run_in_executor(None, self._engine.close)
+        left = await ended_within(max(1.0, deadline.left()), self._close(), "closing the log")
         self.phase = "stopped"
+        return left
+
+    async def _close(self) -> None:
+        await asyncio.get_running_loop().run_in_executor(None, self._engine.close)
 
     async def _store(self, changes: Iterable[StateChange]) -> None:
         self.log.change(*changes)
         await self.log.committed()
 
-    def _require_running(self) -> None:
+    def _require_running(self, principal: Principal) -> None:
         if self.phase != "running":
             raise Unavailable(f"the hub is {self.phase}", retry_after=1)
+        if self._closed_to_clients and principal is not self.access.system:
+            raise Unavailable("the hub is stopping", retry_after=1)
 
     # Publishing
 
@@ -186,7 +205,7 @@ class Core:
             if not stored.done():
                 stored.set_result(None) if error is None else stored.set_exception(error)
 
-        self._require_running()
+        self._require_running(principal)
         receipts = self.publishing.publish(principal, topic, records, due, told)
         await stored
         return receipts
@@ -201,7 +220,7 @@ class Core:
         due: int | None = None,
     ) -> list[Receipt]:
         """As `publish`, without waiting: ``done(None)`` after the commit, ``done(error)`` if it failed."""
-        self._require_running()
+        self._require_running(principal)
         return self.publishing.publish(principal, topic, records, due, done or _ignore)
 
     def publish_settling(
@@ -210,7 +229,7 @@ class Core:
         """Acknowledge deliveries and publish what came of them, in one commit. Raises what `publish` raises, with
         nothing
         done. If the commit fails, the deliveries are pending again and come again."""
-        self._require_running()
+        self._require_running(principal)
         self.publishing.settling(principal, deliveries, results)
 
     def event(self, name: str, **details: object) -> None:
@@ -246,8 +265,9 @@ class Core:
             left = deadline - self.clock.now()
             if messages or left <= 0 or self.phase != "running" or place.deleted:
                 return Page(messages, Cursor(place.epoch, offset - 1))
+            self._require_read(principal, topic, key)
             if offset >= place.head:
-                await appended(place, left)
+                await appended(place, left, principal)
                 self._require_read(principal, topic, key)
 
     def follow(
@@ -261,7 +281,7 @@ class Core:
         create: bool = False,
     ) -> Follower:
         """Everything from ``start`` on and as it comes. ``create``: make the topic if names may be made on use."""
-        self._require_running()
+        self._require_running(principal)
         place = self._readable(principal, topic, key, create=create)
         follower = Follower(self.log, place, sink, key)
 
@@ -297,36 +317,34 @@ class Core:
         place = self._readable(principal, topic, key_text(key) if key is not None else None)
         if place.volatile:
             found = place.kept.get(stored_key(key))
-            if found is not None and _alive(found.record, self.clock.now()):
+            if found is not None and alive(found.record, self.clock.now()):
                 return found
         else:
             stored = await self._engine.retained(place.id, stored_key(key))
-            if stored is not None and stored.record is not None and _alive(stored.record, self.clock.now()):
+            if stored is not None and stored.record is not None and alive(stored.record, self.clock.now()):
                 position = Position(place.epoch, 0, stored.offset)
                 return Message(place.name, stored.record, stored.seq, position, stored.appended)
         raise NotFound(f"topic {topic!r} retains no message with key {key_text(key)!r}")
 
     async def latest_all(
-        self, principal: Principal, topic: str, *, after: bytes | None = None, limit: int = 100
-    ) -> list[Message]:
-        """Retained messages by key, after the key ``after``."""
-        place = self._readable(principal, topic, None)
-        cut = stored_key(after) if after is not None else None
-        if place.volatile:
-            chosen = [m for k, m in sorted(place.kept.items()) if cut is None or k > cut][:limit]
-        else:
-            chosen = [
-                Message(place.name, r.record, r.seq, Position(place.epoch, 0, r.offset), r.appended)
-                for r in await self._engine.retained_keys(place.id, after=cut, limit=limit)
-                if r.record is not None
-            ]
-        now = self.clock.now()
-        return [message for message in chosen if _alive(message.record, now)]
+        self, principal: Principal, topic: str, *, after: bytes | None = None, limit: int = 100, size: int = 1 << 20
+    ) -> tuple[list[Message], bytes | None]:
+        """Up to ``limit`` retained messages or about ``size`` bytes of them, by key, and what to give as ``after`` for
+        the next page: None at the end. A page may be empty, for what has expired, and not be the last."""
+        return await retained_page(self.log, self._readable(principal, topic, None), after, limit, size)
 
-    async def delayed(self, principal: Principal, topic: str, *, limit: int = 100) -> list[Delayed]:
-        """Publishes to this topic that wait for their time, soonest first."""
-        place = self._readable(principal, topic, None)
-        return await self._engine.delayed(place.id, after=None, limit=limit)
+    async def delayed(
+        self,
+        principal: Principal,
+        topic: str,
+        *,
+        after: tuple[int, str] | None = None,
+        limit: int = 100,
+        size: int = 1 << 20,
+    ) -> tuple[list[Delayed], tuple[int, str] | None]:
+        """Up to ``limit`` publishes to this topic that wait for their time or about ``size`` bytes of them, soonest
+        first, and what to give as ``after`` for the next page: None at the end."""
+        return await delayed_page(self.log, self._readable(principal, topic, None), after, limit, size)
 
     async def cancel_delayed(self, principal: Principal, topic: str, id: str) -> None:
         """Raises `NotFound`."""
@@ -361,7 +379,7 @@ class Core:
 
     async def create_topic(self, principal: Principal, settings: TopicSettings) -> TopicInfo:
         """Make it, or find it with the same settings. Raises `Conflict`, `Invalid`, `Denied`."""
-        self._require_running()
+        self._require_running(principal)
         self.access.require(principal, Action.MANAGE, settings.name)
         require_topic(settings.name)
         if is_reserved(settings.name):
@@ -420,7 +438,3 @@ class Core:
 
 def _ignore(error: PolywireError | None) -> None:
     pass
-
-
-def _alive(record: Record, now: int) -> bool:
-    return record.expires is None or record.expires > now

@@ -6,11 +6,16 @@ from collections import OrderedDict
 from collections.abc import Callable
 from hashlib import blake2b
 
+import msgspec
+
+from polywire.core.engine import StateChange
 from polywire.core.errors import Conflict, PolywireError
 from polywire.core.message import Receipt, Record
 from polywire.core.position import Position
 
-__all__ = ["DedupWindow", "Original"]
+__all__ = ["ORIGINAL_STATE", "DedupWindow", "Original", "StoredOriginal"]
+
+ORIGINAL_STATE = "original"
 
 Told = Callable[["PolywireError | None"], None]
 
@@ -31,6 +36,21 @@ class Original:
             told(None)
         else:
             self.waiting.append(told)
+
+
+class StoredOriginal(msgspec.Struct, array_like=True, frozen=True):
+    """A delayed publish as the engine's state knows it, under the id by which it waits, until it leaves the window.
+
+    The log cannot tell of it: it gets there later than it was published, or never if it is cancelled.
+    """
+
+    topic_id: int
+    principal: str
+    id: str  # the idempotency key
+    digest: bytes
+    seen: int
+    key: bytes | None
+    due: int
 
 
 def _digest(record: Record) -> bytes:
@@ -55,6 +75,7 @@ class DedupWindow:
         self._window = window
         self._ids = ids
         self._seen: OrderedDict[tuple[str, str], Original] = OrderedDict()
+        self._outlived: list[StateChange] = []
 
     def __len__(self) -> int:
         return len(self._seen)
@@ -74,11 +95,34 @@ class DedupWindow:
 
     def remember(self, principal: str, record: Record, receipt: Receipt, now: int) -> Original:
         original = Original(_digest(record), receipt, now)
-        self._seen.pop((principal, record.id), None)
-        self._seen[principal, record.id] = original
-        while len(self._seen) > self._ids or next(iter(self._seen.values())).seen < now - self._window:
-            self._seen.popitem(last=False)
+        self._put(principal, record.id, original)
         return original
+
+    def _put(self, principal: str, id: str, original: Original) -> None:
+        replaced = self._seen.pop((principal, id), None)
+        if replaced is not None:
+            self._leaves(replaced)
+        self._seen[principal, id] = original
+        oldest = original.seen - self._window
+        while len(self._seen) > self._ids or next(iter(self._seen.values())).seen < oldest:
+            _, left = self._seen.popitem(last=False)
+            self._leaves(left)
+
+    def _leaves(self, original: Original) -> None:
+        if original.receipt.position is None:
+            self._outlived.append(StateChange(ORIGINAL_STATE, original.receipt.id, None))
+
+    def take_outlived(self) -> list[StateChange]:
+        """To be stored: delayed originals that have left the window since the last call."""
+        outlived, self._outlived = self._outlived, []
+        return outlived
+
+    @staticmethod
+    def stored(topic_id: int, principal: str, id: str, original: Original) -> StateChange:
+        """To be stored with a delayed original."""
+        receipt = original.receipt
+        stored = StoredOriginal(topic_id, principal, id, original.digest, original.seen, receipt.key, receipt.time)
+        return StateChange(ORIGINAL_STATE, receipt.id, msgspec.msgpack.encode(stored))
 
     def settle(self, principal: str, id: str, original: Original, error: PolywireError | None) -> None:
         """The original is committed, or it failed and is forgotten."""
@@ -93,3 +137,9 @@ class DedupWindow:
         principal = record.origin.principal if record.origin else ""
         receipt = Receipt(record.id, topic, record.key, position, appended)
         self.remember(principal, record, receipt, appended).waiting = None
+
+    def restore_delayed(self, waits_as: str, stored: StoredOriginal, topic: str) -> None:
+        """Take in a delayed original after a restart; its receipt is as it was."""
+        original = Original(stored.digest, Receipt(waits_as, topic, stored.key, None, stored.due), stored.seen)
+        original.waiting = None
+        self._put(stored.principal, stored.id, original)

@@ -8,9 +8,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from polywire.core.engine import Delayed
+from polywire.core.dedup import ORIGINAL_STATE
+from polywire.core.engine import Delayed, StateChange
 from polywire.core.errors import Invalid, LimitExceeded, NotFound, PolywireError
 from polywire.core.message import Flag, Record, new_id
+from polywire.core.publishing import check_retained
 
 if TYPE_CHECKING:
     from polywire.core.clock import Timer
@@ -147,5 +149,17 @@ class Delays:
             _logger.warning("delayed message %s: its topic is gone; dropped", waiting.id)
         else:
             record = waiting.record
+            if topic.volatile and record.flags & Flag.DEDUP:
+                # From here on it lives as long as the process, and so does the memory of its id.
+                self._core.log.change(StateChange(ORIGINAL_STATE, waiting.id, None))
             record.flags &= ~Flag.DEDUP  # its publish was compared; moving it is no publish
+            self._retain_if_room(topic, record)
             self._core.log.append(topic, [record], record.size())
+
+    def _retain_if_room(self, topic: Topic, record: Record) -> None:
+        """What was promised is the message; there may no longer be room to retain it."""
+        try:
+            check_retained(topic, [record], self._core.limits, self._core.clock.now())
+        except LimitExceeded as error:
+            _logger.warning("a delayed message is published and not retained: %s", error)
+            record.flags &= ~Flag.RETAINED

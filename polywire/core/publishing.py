@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -14,6 +14,7 @@ from polywire.core.admission import check_record
 from polywire.core.catalog import ON_USE_RESERVED, Catalog
 from polywire.core.dedup import DedupWindow, Original
 from polywire.core.errors import Conflict, FieldError, Invalid, LimitExceeded, PolywireError, TooLarge
+from polywire.core.limits import Limits
 from polywire.core.log import Log, Told, stored_key
 from polywire.core.message import Flag, Origin, Receipt, Record, new_id
 from polywire.core.position import Position
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from polywire.core.delays import Delays
     from polywire.core.delivery import Delivery
 
-__all__ = ["Publishing"]
+__all__ = ["Publishing", "check_retained"]
 
 Store = Callable[[Topic, Sequence[Record], int, Told], list[Receipt]]
 _WRONG = 100  # records of a refused batch that the error names
@@ -104,7 +105,7 @@ class Publishing:
             raise Invalid(f"nobody may publish to {name!r}: the name is reserved")
         if size > limits.batch_size:
             raise TooLarge(f"a batch has at most {limits.batch_size} bytes, not {size}")
-        self._count_retained(topic, records)
+        check_retained(topic, records, self._limits, self._clock.now())
         self._log.admit(topic, size)
         return topic, size
 
@@ -144,13 +145,6 @@ class Publishing:
             origin = self._origins[principal.name] = Origin(principal.name)
         return origin
 
-    def _count_retained(self, topic: Topic, records: Sequence[Record]) -> None:
-        if not any(record.flags & Flag.RETAINED for record in records):
-            return
-        keys = {stored_key(record.key) for record in records if record.flags & Flag.RETAINED and record.payload}
-        if len(topic.retained_keys) + len(keys - topic.retained_keys) > self._limits.retained_keys:
-            raise LimitExceeded(f"topic {topic.name!r} keeps its limit of {self._limits.retained_keys} retained keys")
-
     def _append(self, topic: Topic, records: Sequence[Record], size: int, told: Told) -> list[Receipt]:
         now = self._clock.now()
         _, offset = self._log.append(topic, records, size, told)
@@ -179,7 +173,7 @@ class Publishing:
         now = self._clock.now()
         originals = _originals(window, records, now)
         fresh = [record for record, original in zip(records, originals, strict=True) if original is None]
-        remembered: list[tuple[str, str, Any]] = []
+        remembered: list[tuple[str, str, Original]] = []
         waits = len({id(o) for o in originals if isinstance(o, Original)}) + (1 if fresh else 0)
 
         def one_done(error: PolywireError | None) -> None:
@@ -203,14 +197,49 @@ class Publishing:
                 receipt = next(receipts)
                 answers.append(receipt)
                 if record.flags & Flag.DEDUP:
-                    owner = _principal_of(record)
-                    remembered.append((owner, record.id, window.remember(owner, record, receipt, now)))
+                    remembered.append(self._remember(topic, window, record, receipt, now))
             else:
                 first = original.receipt if isinstance(original, Original) else answers[original]
                 answers.append(msgspec.structs.replace(first, duplicate=True))
         for original in {id(o): o for o in originals if isinstance(o, Original)}.values():
             original.when_committed(one_done)
         return answers
+
+    def _remember(
+        self, topic: Topic, window: DedupWindow, record: Record, receipt: Receipt, now: int
+    ) -> tuple[str, str, Original]:
+        owner = _principal_of(record)
+        original = window.remember(owner, record, receipt, now)
+        changes = window.take_outlived()
+        if receipt.position is None:
+            changes.append(window.stored(topic.id, owner, record.id, original))
+        if changes:
+            self._log.change(*changes)
+        return owner, record.id, original
+
+
+def check_retained(topic: Topic, records: Sequence[Record], limits: Limits, now: int) -> None:
+    """Whether what these would have the topic retain has room. Raises `LimitExceeded`."""
+    last = {stored_key(record.key): record for record in records if record.flags & Flag.RETAINED}
+    if not last:
+        return
+    full = _why_full(topic, last, limits)
+    if full and topic.volatile:
+        topic.retained_keys -= topic.kept.expire(now)
+        full = _why_full(topic, last, limits)
+    if full:
+        raise LimitExceeded(full, hint="an empty retained message forgets the one of its key")
+
+
+def _why_full(topic: Topic, last: Mapping[bytes, Record], limits: Limits) -> str | None:
+    new = {key for key, record in last.items() if record.payload and key not in topic.retained_keys}
+    if new and len(topic.retained_keys) + len(new) > limits.retained_keys:
+        return f"topic {topic.name!r} keeps its limit of {limits.retained_keys} retained keys"
+    if topic.volatile:
+        growth = topic.kept.growth(last)
+        if growth > 0 and topic.kept.size + growth > topic.hard_limit:
+            return f"topic {topic.name!r} retains its limit of {topic.hard_limit} bytes"
+    return None
 
 
 def _principal_of(record: Record) -> str:

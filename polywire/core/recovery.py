@@ -9,31 +9,37 @@ checkpoint.
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from polywire.core.cursors import CURSOR_STATE, StoredCursor
-from polywire.core.dedup import DedupWindow
+from polywire.core.dedup import ORIGINAL_STATE, DedupWindow, StoredOriginal
 from polywire.core.engine import Engine, StateChange
 from polywire.core.message import Flag
 from polywire.core.position import Position
 from polywire.core.routing import FOREVER, route
 from polywire.core.subscription import StoredSubscription, Subscription
 from polywire.core.subscriptions import SUBSCRIPTION_STATE
-from polywire.core.topics import StoredTopic
+from polywire.core.topics import StoredTopic, Topic
 
 if TYPE_CHECKING:
     from polywire.core.core import Core
 
 __all__ = ["rebuild_dedup", "recover"]
 
+Originals = deque[tuple[str, StoredOriginal]]
+
 _logger = logging.getLogger("polywire.recovery")
 
 
-def recover(core: Core, engine: Engine) -> None:
-    """Before the engine is started. What has to change in the store goes into the first commit."""
+def recover(core: Core, engine: Engine) -> Originals:
+    """Before the engine is started. What has to change in the store goes into the first commit.
+
+    Returns the delayed publishes that later ones are compared to, by when they were published.
+    """
     meta = dict(engine.load("meta"))
     _load_topics(core, engine, _restored_at(meta))
     subscriptions = _load_subscriptions(core, engine)
@@ -45,6 +51,7 @@ def recover(core: Core, engine: Engine) -> None:
         core.log.change(StateChange("meta", "restored", None))
     for subscription in subscriptions:
         subscription.begin()
+    return _load_originals(core, engine)
 
 
 def _restored_at(meta: dict[str, bytes]) -> int | None:
@@ -125,14 +132,47 @@ def _route_again(core: Core, engine: Engine, subscriptions: Sequence[Subscriptio
         _logger.info("routed %d messages again after the last checkpoint", count)
 
 
-async def rebuild_dedup(core: Core, engine: Engine) -> None:
-    """The windows of recent idempotency keys, from the log. After the engine was started."""
-    limits = core.limits
-    async for batch in engine.dedup_since(core.clock.now() - limits.dedup_window):
+def _load_originals(core: Core, engine: Engine) -> Originals:
+    since = core.clock.now() - core.limits.dedup_window
+    found: list[tuple[str, StoredOriginal]] = []
+    for waits_as, value in engine.load(ORIGINAL_STATE):
+        stored = msgspec.msgpack.decode(value, type=StoredOriginal)
+        topic = core.log.by_id.get(stored.topic_id)
+        if topic is None or topic.deleted or stored.seen < since:
+            core.log.change(StateChange(ORIGINAL_STATE, waits_as, None))
+        else:
+            found.append((waits_as, stored))
+    return deque(sorted(found, key=lambda one: one[1].seen))
+
+
+async def rebuild_dedup(core: Core, engine: Engine, delayed: Originals) -> None:
+    """The windows of recent idempotency keys, from the log and of ``delayed`` publishes, in the order they came.
+
+    After the engine was started.
+    """
+    async for batch in engine.dedup_since(core.clock.now() - core.limits.dedup_window):
+        while delayed and delayed[0][1].seen <= batch.appended:
+            _restore_delayed(core, *delayed.popleft())
         topic = core.log.by_id.get(batch.topic_id)
         if topic is None:
             continue
-        window = topic.dedup = topic.dedup or DedupWindow(limits.dedup_window, limits.dedup_ids)
+        window = _window(core, topic)
         for index, record in enumerate(batch.records):
             if record.flags & Flag.DEDUP:
                 window.restore(record, topic.name, Position(topic.epoch, 0, batch.offset + index), batch.appended)
+    while delayed:
+        _restore_delayed(core, *delayed.popleft())
+    for topic in core.log.by_id.values():
+        if topic.dedup is not None and (outlived := topic.dedup.take_outlived()):
+            core.log.change(*outlived)
+
+
+def _restore_delayed(core: Core, waits_as: str, stored: StoredOriginal) -> None:
+    topic = core.log.by_id[stored.topic_id]
+    _window(core, topic).restore_delayed(waits_as, stored, topic.name)
+
+
+def _window(core: Core, topic: Topic) -> DedupWindow:
+    if topic.dedup is None:
+        topic.dedup = DedupWindow(core.limits.dedup_window, core.limits.dedup_ids)
+    return topic.dedup

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from polywire.core.errors import FieldError, Invalid
+from polywire.core.kept import Kept
 from polywire.core.limits import Limits
 from polywire.core.matching import KeyIndex
-from polywire.core.message import Message, Record
+from polywire.core.message import Record
 from polywire.core.position import Cursor
 from polywire.core.tail import Run
 
@@ -99,7 +100,7 @@ class Topic:
         self.followers: dict[Follower, None] = {}  # live, without a filter
         self.filtering: KeyIndex[Follower] = KeyIndex()
         self.waiting: list[Callable[[], None]] = []  # long polls, told once
-        self.kept: dict[bytes, Message] = {}  # retained messages of a memory topic
+        self.kept = Kept()  # retained messages of a memory topic
         self.retained_keys: set[bytes] = set()
         self.dedup: DedupWindow | None = None
         self.sweep = 0  # where retention looks next

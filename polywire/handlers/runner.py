@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from polywire.core.endings import ended_within
 from polywire.core.errors import Invalid, PolywireError
 from polywire.core.message import Flag
 from polywire.core.subscription import Consumer, Delivery
@@ -74,18 +75,18 @@ class Runner:
         credit = max(self._core.limits.credit, (handler.batch or 1) * handler.concurrency)
         self._consumer = self._core.subscriptions.consume(self._core.access.system, handler.name, self, credit=credit)
 
-    async def stop(self) -> None:
-        """Let running handlers end; return what they have not begun."""
+    async def stop(self, seconds: float) -> list[asyncio.Task[object]]:
+        """Let running handlers end, for so long; return to the subscription what they have not begun.
+
+        Handlers that do not end when they are cancelled are left behind, and returned.
+        """
         self._stopping = True
         self._wake.set()
-        if self._workers:
-            await asyncio.wait(self._workers)
+        name = f"handler {self._handler.name}"
+        left = await asyncio.gather(*(ended_within(seconds, _ended(worker), name) for worker in self._workers))
         if self._consumer is not None:
             self._consumer.close()
-
-    def cancel(self) -> None:
-        for worker in self._workers:
-            worker.cancel()
+        return [task for task in left if task is not None]
 
     # ConsumerSink
 
@@ -216,3 +217,12 @@ class Runner:
 def _being_cancelled() -> bool:
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
+
+
+async def _ended(worker: asyncio.Task[None]) -> None:
+    """Until it has ended; cancelled with who waits for it."""
+    while not worker.done():
+        try:
+            await asyncio.wait([worker])
+        except asyncio.CancelledError:
+            worker.cancel()

@@ -154,12 +154,12 @@ async def test_or_they_become_dead_letters(queue: Rig) -> None:
 
 
 async def test_the_whole_hub_has_a_limit_and_recovers(make: Make) -> None:
-    rig = await make(Limits(hub_size=1_000))
+    rig = await make(Limits(hub_size=300_000))
     await rig.core.create_topic(rig.system, TopicSettings("t", retention=1_000))
     rig.batch = 20
-    await rig.publish("t", *[b"x" * 100 for _ in range(20)])
+    await rig.publish("t", *[b"x" * 20_000 for _ in range(20)])
     await rig.core._upkeep._check_space()
-    with pytest.raises(Unavailable, match="limit of 1000 bytes"):
+    with pytest.raises(Unavailable, match="limit of 300000 bytes"):
         await rig.publish("u", "x")
     assert rig.core.metrics()["accepting"] == 0
     rig.clock.advance(10_000)

@@ -44,8 +44,9 @@ async def health(app: RestApp, _request: Request) -> Response:
 
 
 async def ready(app: RestApp, _request: Request) -> Response:
-    if app.core.phase != "running":
-        raise Unavailable(f"the hub is {app.core.phase}", retry_after=1)
+    if not app.core.ready:
+        phase = "stopping" if app.core.phase == "running" else app.core.phase
+        raise Unavailable(f"the hub is {phase}", retry_after=1)
     return json_response(200, {"status": "ready"})
 
 

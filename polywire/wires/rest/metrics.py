@@ -38,7 +38,7 @@ def gather(core: Core) -> Figures:
     """On the event loop. All names, whoever asks: the caller has checked that they may."""
     system = core.access.system
     return Figures(
-        core.phase == "running",
+        core.ready,
         dict(core.metrics()),
         core.topics(system),
         core.subscriptions.list(system),

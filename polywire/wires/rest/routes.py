@@ -30,7 +30,7 @@ ROUTES = (
     Route("GET", f"{_TOPIC}/latest", topics.latest_all, ("limit", "after")),
     Route("GET", f"{_TOPIC}/latest/{{key}}", topics.latest, ("raw",)),
     Route("GET", f"{_TOPIC}/events", topics.events, None),
-    Route("GET", f"{_TOPIC}/delayed", topics.delayed, ("limit",)),
+    Route("GET", f"{_TOPIC}/delayed", topics.delayed, ("limit", "after")),
     Route("DELETE", f"{_TOPIC}/delayed/{{id}}", topics.cancel_delayed),
     Route("GET", f"{_TOPIC}/cursors/{{reader}}", topics.cursor),
     Route("PUT", f"{_TOPIC}/cursors/{{reader}}", topics.commit_cursor),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-from collections.abc import Awaitable
+import re
+from collections.abc import Awaitable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,7 +15,7 @@ from msgspec import UNSET
 
 from polywire.core.durations import format_duration
 from polywire.core.errors import FieldError, Invalid, NotFound
-from polywire.core.message import Flag, Message, Origin, Record
+from polywire.core.message import Flag, Message, Origin, Receipt, Record
 from polywire.core.position import Cursor, Position
 from polywire.core.streams import parse_start
 from polywire.core.topics import TopicInfo, TopicSettings
@@ -22,6 +23,7 @@ from polywire.server.envelope import format_time, message_view
 from polywire.wires.rest import schemas
 from polywire.wires.rest.binding import (
     Publication,
+    ReceiptView,
     Response,
     content_type_of,
     json_response,
@@ -53,6 +55,7 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+_DUE_AND_ID = re.compile(rb"([0-9]{1,18}) ([!-~]{1,100})")
 
 # --- publish ---------------------------------------------------------------------------------------------------------
 
@@ -79,7 +82,7 @@ async def publish(app: RestApp, request: Request) -> Response:
         due = None if said.delay is None else now + said.delay
     receipts = await core.publish(request.principal, request.text(0), [record], due=due)
     app.counters.received += 1
-    return json_response(201 if due is None else 202, receipt_view(receipts[0], due))
+    return json_response(_status(receipts), _receipt_view(receipts[0]))
 
 
 def _settle_key(said: Publication, key: bytes | None) -> None:
@@ -106,8 +109,17 @@ async def _publish_lines(app: RestApp, request: Request, said: Publication | Non
     records = said.records(payloads, "application/json", now, _origin(request))
     receipts = await app.core.publish(request.principal, request.text(0), records, due=due)
     app.counters.received += len(receipts)
-    shown = {"count": len(receipts), "receipts": [receipt_view(receipt, due) for receipt in receipts]}
-    return json_response(201 if due is None else 202, shown)
+    shown = {"count": len(receipts), "receipts": [_receipt_view(receipt) for receipt in receipts]}
+    return json_response(_status(receipts), shown)
+
+
+def _status(receipts: Sequence[Receipt]) -> int:
+    """202 if some wait for their time: of a duplicate, that is what its original does."""
+    return 202 if any(receipt.position is None for receipt in receipts) else 201
+
+
+def _receipt_view(receipt: Receipt) -> ReceiptView:
+    return receipt_view(receipt, receipt.time if receipt.position is None else None)
 
 
 LONG_BATCH = 256 << 10
@@ -187,25 +199,40 @@ def _takes_json(accept: bytes | None) -> bool:
 
 async def latest_all(app: RestApp, request: Request) -> Response:
     """By key. ``next`` is handed back as ``after``; null when there is no more."""
-    query = request.query
-    limit = query.integer("limit", 100, least=1, most=app.settings.page)
-    after = query.text("after")
-    found = await app.core.latest_all(
-        request.principal, request.text(0), after=_opened(after) if after else None, limit=limit
+    limit = request.query.integer("limit", 100, least=1, most=app.settings.page)
+    found, more = await app.core.latest_all(
+        request.principal,
+        request.text(0),
+        after=_opened(request.query.text("after"), _KEY),
+        limit=limit,
+        size=app.settings.page_size,
     )
     app.counters.delivered += len(found)
-    last = found[-1].record.key if len(found) == limit else None
-    more = None if last is None else base64.urlsafe_b64encode(last).decode().rstrip("=")
-    return json_response(200, {"messages": [message_view(one) for one in found], "next": more})
+    return json_response(200, {"messages": [message_view(one) for one in found], "next": _closed(more, _KEY)})
 
 
-def _opened(after: str) -> bytes:
+_KEY = "k"  # what such a text goes on behind: a stored key,
+_DUE = "d"  # or a due time and an id
+
+
+def _closed(after: bytes | None, kind: str) -> str | None:
+    """An opaque text: never empty, though the stored key of a message without a key is."""
+    return None if after is None else kind + base64.urlsafe_b64encode(after).decode().rstrip("=")
+
+
+def _opened(text: str | None, kind: str) -> bytes | None:
+    if text is None:
+        return None
     try:
-        return base64.b64decode(after + "=" * (-len(after) % 4), altchars=b"-_", validate=True)
+        if text.startswith(kind):
+            return base64.b64decode(text[1:] + "=" * (-len(text[1:]) % 4), altchars=b"-_", validate=True)
     except (binascii.Error, ValueError):
-        raise Invalid(
-            "query parameter 'after': not what `next` said", fields=[FieldError("query.after", "unknown")]
-        ) from None
+        pass
+    raise _unknown_page()
+
+
+def _unknown_page() -> Invalid:
+    return Invalid("query parameter 'after': not what `next` said", fields=[FieldError("query.after", "unknown")])
 
 
 async def events(app: RestApp, request: Request) -> Response | None:
@@ -223,9 +250,29 @@ async def events(app: RestApp, request: Request) -> Response | None:
 
 
 async def delayed(app: RestApp, request: Request) -> Response:
+    """Soonest first. ``next`` is handed back as ``after``; null when there is no more."""
     limit = request.query.integer("limit", 100, least=1, most=app.settings.page)
-    found = await app.core.delayed(request.principal, request.text(0), limit=limit)
-    return json_response(200, {"delayed": [_delayed_view(one.id, one.due, one.record) for one in found]})
+    found, more = await app.core.delayed(
+        request.principal,
+        request.text(0),
+        after=_opened_due(request.query.text("after")),
+        limit=limit,
+        size=app.settings.page_size,
+    )
+    shown = [_delayed_view(one.id, one.due, one.record) for one in found]
+    return json_response(
+        200, {"delayed": shown, "next": _closed(more and b"%d %b" % (more[0], more[1].encode()), _DUE)}
+    )
+
+
+def _opened_due(text: str | None) -> tuple[int, str] | None:
+    opened = _opened(text, _DUE)
+    if opened is None:
+        return None
+    match = _DUE_AND_ID.fullmatch(opened)
+    if match is None:
+        raise _unknown_page()
+    return int(match[1]), match[2].decode()
 
 
 def _delayed_view(id: str, due: int, record: Record | None) -> dict[str, Any]:
