@@ -23,9 +23,8 @@ from polywire.engines.sqlite import SqliteEngine
 from polywire.server.listener import HttpListener
 from polywire.server.settings import HttpSettings
 from polywire.settings import Layers, Settings, load
-from polywire.wires import rest, sse
+from polywire.wires import rest, sse, websocket
 from polywire.wires.rest.direct import DirectPublish
-from polywire.wires.websocket.server import RawWebSockets
 
 if TYPE_CHECKING:
     from polywire.hub import Hub
@@ -118,7 +117,7 @@ class Server:
         for path in rest.EXACT:
             listener.router.mount_exact(path, app)
         DirectPublish(app).mount(listener.router)
-        RawWebSockets(core, settings=sockets, connections=listener.connections).mount(listener.router)
+        websocket.RawWebSockets(core, settings=sockets, connections=listener.connections).mount(listener.router)
         return listener
 
     def _require_loopback(self, host: str) -> None:

@@ -273,7 +273,7 @@ class Image:
                 expected.pop(message.record.key, None)
         if not self.log["kept"]:
             return
-        kept = await self.core.latest_all(self.core.access.system, "kept")
+        kept, _ = await self.core.latest_all(self.core.access.system, "kept")
         if {message.record.key: message.record.id for message in kept} != expected:
             self.wrong.append(f"retained: {kept}, expected {expected}")
 
@@ -355,7 +355,8 @@ async def _read(core: Core, topic: str) -> list[Message]:
 
 async def _delayed(core: Core) -> list[Any]:
     try:
-        return await core.delayed(core.access.system, "late", limit=100_000)
+        waiting, _ = await core.delayed(core.access.system, "late", limit=100_000, size=1 << 30)
+        return waiting
     except NotFound:
         return []
 

@@ -284,7 +284,7 @@ async def test_subscriptions(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("durability", ["durable", "memory"])
 async def test_retained_keys(tmp_path: Path, durability: str) -> None:
-    async with serving(tmp_path, Limits(retained_keys=50, tail_size=MIB, memory_topic_size=MIB)) as hub:
+    async with serving(tmp_path, Limits(retained_keys=50, tail_size=MIB, memory_topic_size=4 * MIB)) as hub:
         await hub.status("PUT", "/topics/t", json={"durability": durability, "latest": True})
 
         def publish(key: int) -> Callable[[], Awaitable[int]]:

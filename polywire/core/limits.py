@@ -55,5 +55,4 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         5 * SECOND
     )
     dispatch_batch: Annotated[int, count("deliveries handed to a consumer at once")] = 256
-    out_buffer: Annotated[int, size("what may wait to be sent on a connection")] = MIB
     drain: Annotated[int, milliseconds("how long a stopping hub lets work finish")] = 10 * SECOND

@@ -77,7 +77,7 @@ async def test_latest_keeps_the_last_of_each_key() -> None:
     async with serve(hub):
         await readings.publish_many([HOT, COLD, Reading("kitchen", 3)])
         who = hub.core.access.system
-        kept = await hub.core.latest_all(who, "readings")
+        kept, _ = await hub.core.latest_all(who, "readings")
         assert [message.record.payload for message in kept] == [
             b'{"sensor":"cellar","celsius":7.0}',
             b'{"sensor":"kitchen","celsius":3}',

@@ -284,3 +284,43 @@ async def test_every_action_of_the_core_asks(rig: Rig, action: str) -> None:
 def test_permissions(text: str) -> None:
     permission = Permission.parse(text)
     assert f"{permission.action}:{permission.pattern}" == text
+
+
+async def test_a_revoked_long_poll_ends_at_once(rig: Rig) -> None:
+    reader = await key(rig, "reader", "subscribe:#")
+    puller = await key(rig, "puller", "*:#")
+    await rig.publish("t", "x")
+    settings = SubscriptionSettings(name="s", sources=[Source("t")])
+    await rig.core.subscriptions.create(puller, settings)
+    reading = asyncio.ensure_future(rig.core.read(reader, "t", Latest(), wait=60_000))
+    pulling = asyncio.ensure_future(rig.core.subscriptions.pull(puller, "s", max=1, wait=60_000))
+    await until(lambda: rig.core.log.by_id[1].waiting)
+    for name, polling in (("reader", reading), ("puller", pulling)):
+        assert not polling.done()
+        await rig.core.access.revoke_key(rig.system, name)
+        with pytest.raises(Denied):
+            await asyncio.wait_for(polling, 5)
+    assert not rig.core.log.by_id[1].waiting
+    assert not reader._watchers
+    assert not puller._watchers
+
+
+async def test_a_long_poll_that_may_still_read_waits_on(rig: Rig) -> None:
+    reader = await key(rig, "reader", "subscribe:t.#", "publish:t")
+    await rig.publish("t", "x")
+    reading = asyncio.ensure_future(rig.core.read(reader, "t", Latest(), wait=60_000))
+    await until(lambda: rig.core.log.by_id[1].waiting)
+    reader.narrow([Permission.parse("subscribe:t.#")])
+    await until(lambda: reader._watchers)
+    assert not reading.done()
+    await rig.publish("t", "y")
+    assert [message.record.payload for message in (await asyncio.wait_for(reading, 5)).messages] == [b"y"]
+
+
+async def test_anonymous_long_polls_end_when_the_first_key_closes_the_hub(rig: Rig) -> None:
+    await rig.publish("t", "x")
+    reading = asyncio.ensure_future(rig.core.read(rig.core.access.anonymous, "t", Latest(), wait=60_000))
+    await until(lambda: rig.core.log.by_id[1].waiting)
+    await key(rig, "first", "*:#")
+    with pytest.raises(Unauthenticated):
+        await asyncio.wait_for(reading, 5)

@@ -1,12 +1,14 @@
 import asyncio
+from typing import Literal
 
 import pytest
 
+from polywire.core.dedup import ORIGINAL_STATE
 from polywire.core.errors import Conflict, Unavailable
 from polywire.core.limits import Limits
 from polywire.core.message import Flag, Receipt, Record
 from polywire.core.topics import TopicSettings
-from tests.core.harness import DISK_FULL, Rig
+from tests.core.harness import DISK_FULL, Rig, until
 from tests.core.test_topics import Make
 
 
@@ -141,3 +143,131 @@ async def test_memory_topics(rig: Rig) -> None:
     assert again.position == first.position
     await rig.restart()
     assert not (await publish(rig, once(b"x")))[0].duplicate
+
+
+async def delay(rig: Rig, *records: Record, after: int = 60_000, topic: str = "t") -> list[Receipt]:
+    return await rig.core.publish(rig.system, topic, list(records), due=rig.clock.now() + after)
+
+
+def shown(receipt: Receipt) -> tuple[object, ...]:
+    return receipt.id, receipt.position, receipt.time, receipt.key
+
+
+async def originals(rig: Rig) -> int:
+    """How many delayed ones the store knows of."""
+    await rig.crash()
+    rig.engine.inner.open()
+    found = sum(1 for _ in rig.engine.inner.load(ORIGINAL_STATE))
+    rig.engine.inner.close()
+    await rig.start()
+    return found
+
+
+Again = Literal["restart", "crash_and_start"]
+
+
+@pytest.mark.parametrize("again", ["restart", "crash_and_start"])
+@pytest.mark.parametrize("durability", ["durable", "memory"])
+async def test_a_delayed_original_is_known_after_a_restart_while_it_waits(
+    rig: Rig, again: Again, durability: Literal["durable", "memory"]
+) -> None:
+    await rig.core.create_topic(rig.system, TopicSettings("t", durability=durability))
+    [first] = await delay(rig, once(b"x", key=b"k"))
+    for _ in range(2):
+        await getattr(rig, again)()
+        for [receipt] in (await delay(rig, once(b"x", key=b"k")), await publish(rig, once(b"x", key=b"k"))):
+            assert receipt.duplicate
+            assert shown(receipt) == shown(first)
+        with pytest.raises(Conflict):
+            await publish(rig, once(b"y", key=b"k"))
+    rig.clock.advance(61_000)
+    await until(lambda: count(rig) == 1)
+    assert rig.core.delays.count == 0
+
+
+@pytest.mark.parametrize("again", ["restart", "crash_and_start"])
+async def test_a_delayed_original_is_known_after_it_came_due_and_a_restart(rig: Rig, again: Again) -> None:
+    [first] = await delay(rig, once(b"x"), after=10_000)
+    rig.clock.advance(11_000)
+    await until(lambda: count(rig) == 1)
+    for _ in range(2):
+        await getattr(rig, again)()
+        for [receipt] in (await delay(rig, once(b"x")), await publish(rig, once(b"x"))):
+            assert receipt.duplicate
+            assert shown(receipt) == shown(first)
+    assert (count(rig), rig.core.delays.count) == (1, 0)
+
+
+@pytest.mark.parametrize("restart", [False, True])
+async def test_the_window_of_a_delayed_original_begins_when_it_is_published(rig: Rig, restart: bool) -> None:
+    """Neither its coming due nor a restart makes it longer; and what was published with its id since counts."""
+    [first] = await delay(rig, once(b"x"), after=240_000)
+    rig.clock.advance(121_000)
+    if restart:
+        await rig.restart()
+    [second] = await publish(rig, once(b"y"))
+    assert not second.duplicate
+    rig.clock.advance(110_000)
+    if restart:
+        await rig.restart()
+    assert (await publish(rig, once(b"y")))[0].position == second.position
+    rig.clock.advance(10_000)
+    await until(lambda: count(rig) == 2)
+    if restart:
+        await rig.restart()
+    [third] = await publish(rig, once(b"z"))
+    assert not third.duplicate
+    assert first.id not in (second.id, third.id)
+
+
+async def test_a_key_used_again_while_its_first_message_waits_names_the_second(rig: Rig) -> None:
+    """Whatever order they are found in: by the log, or among what is delayed."""
+    await publish(rig, once(b"log", "a"))
+    await delay(rig, once(b"delayed", "b"))
+    rig.clock.advance(121_000)
+    [b] = await publish(rig, once(b"log", "b"))
+    [a] = await delay(rig, once(b"delayed", "a"))
+    for _ in range(2):
+        assert shown((await publish(rig, once(b"log", "b")))[0]) == shown(b)
+        assert shown((await publish(rig, once(b"delayed", "a")))[0]) == shown(a)
+        await rig.restart()
+
+
+async def test_a_batch_of_delayed_ones_after_a_restart(rig: Rig) -> None:
+    batch = [once(b"%d" % number, f"id{number}") for number in range(5)]
+    first = await delay(rig, *batch[:3])
+    await rig.restart()
+    again = await delay(rig, *batch)
+    assert [receipt.duplicate for receipt in again] == [True] * 3 + [False] * 2
+    assert [shown(receipt) for receipt in again[:3]] == [shown(receipt) for receipt in first]
+    assert rig.core.delays.count == 5
+
+
+async def test_one_whose_commit_failed_is_fresh_after_a_restart(rig: Rig) -> None:
+    await rig.publish("t", "x")
+    rig.engine.fault = DISK_FULL
+    with pytest.raises(Unavailable):
+        await delay(rig, once(b"x"))
+    rig.engine.fault = None
+    await rig.restart()
+    assert not (await delay(rig, once(b"x")))[0].duplicate
+
+
+async def test_delayed_originals_do_not_gather_in_the_store(make: Make) -> None:
+    rig = await make(Limits(dedup_ids=10))
+    for number in range(30):
+        await delay(rig, once(b"x", str(number)), after=600_000)
+    assert await originals(rig) == 10
+    await rig.core.create_topic(rig.system, TopicSettings("memory", durability="memory"))
+    await delay(rig, once(b"x"), after=1_000, topic="memory")
+    assert await originals(rig) == 11
+    rig.clock.advance(2_000)
+    await until(lambda: rig.core.delays.count == 30)
+    assert await originals(rig) == 10
+    rig.clock.advance(121_000)
+    await rig.restart()
+    assert await originals(rig) == 0
+    await delay(rig, once(b"x"))
+    await rig.core.delete_topic(rig.system, "t")
+    await rig.restart()
+    assert await originals(rig) == 0

@@ -82,9 +82,9 @@ async def test_they_survive_and_are_at_most_a_second_late(rig: Rig, way: str) ->
 async def test_they_are_listed_and_cancelled(rig: Rig) -> None:
     receipts = [await delay(rig, b"%d" % number, 60_000 - 1_000 * number) for number in range(3)]
     await rig.publish("u", "x")
-    listed = await rig.core.delayed(rig.system, "t")
+    listed, _ = await rig.core.delayed(rig.system, "t")
     assert [one.record.payload for one in listed if one.record] == [b"2", b"1", b"0"]
-    assert await rig.core.delayed(rig.system, "u") == []
+    assert await rig.core.delayed(rig.system, "u") == ([], None)
     with pytest.raises(NotFound):
         await rig.core.cancel_delayed(rig.system, "u", receipts[0].id)
     await rig.core.cancel_delayed(rig.system, "t", receipts[0].id)
@@ -127,9 +127,23 @@ async def test_moving_into_the_log_is_not_compared(rig: Rig) -> None:
     await delay(rig, b"later", 10_000, id="k2", flags=Flag.DEDUP)
     rig.clock.advance(20_000)
     await arrived(rig, 2)
-    await rig.restart()
-    [receipt] = await rig.publish("t", Record(b"other", id="k2", flags=Flag.DEDUP))
-    assert not receipt.duplicate
+    assert await stored(rig) == [b"now", b"later"]
+
+
+async def test_they_are_listed_page_by_page(rig: Rig) -> None:
+    for number in range(9):  # about 3 MiB, three at a time due at once
+        await delay(rig, b"%d" % number + b"x" * 350_000, 10_000 + number // 3)
+    await delay(rig, b"elsewhere", 5_000, topic="u")
+    for limit in (1, 2, 3, 100):
+        found: list[bytes] = []
+        after: tuple[int, str] | None = None
+        while True:
+            page, after = await rig.core.delayed(rig.system, "t", after=after, limit=limit)
+            assert len(page) <= min(limit, 3)  # about 1 MiB
+            found += [one.record.payload[:1] for one in page if one.record]
+            if after is None:
+                break
+        assert found == [b"%d" % number for number in range(9)]
 
 
 async def test_a_delayed_batch_is_all_or_nothing(make: Make) -> None:
@@ -179,7 +193,7 @@ async def test_cancelling_and_coming_due_at_once_does_one_of_them(rig: Rig) -> N
     cancelled = sum(result is None for result in results)
     await arrived(rig, 20 - cancelled)
     assert rig.core.metrics()["delayed_messages"] == 0
-    assert await rig.core.delayed(rig.system, "t") == []
+    assert await rig.core.delayed(rig.system, "t") == ([], None)
 
 
 async def test_subscriptions_hold_them_from_then_on(queue: Rig) -> None:

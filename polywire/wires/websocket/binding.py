@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from polywire.core.address import is_pattern
+from polywire.core.address import OTHER, is_pattern, is_reserved, legal_topic
 from polywire.core.errors import NotFound, PolywireError
 from polywire.core.message import Batch, Origin, Record
 from polywire.server.frames import BINARY, TEXT, encode, encode_deflated
@@ -63,11 +63,13 @@ class Address(NamedTuple):
 
     @property
     def reads_from(self) -> str:
-        return f"{self.topic}.{self.filter or '#'}"
+        return f"{self.topic}.{'#' if self.filter is None else self.filter}"
 
 
 def address_of(path: str, key: str | None) -> Address:
     """``/chat``, ``/ws/chat``, ``/chat/room1/left`` (key ``room1.left``), ``/`` (topic ``default``).
+
+    Where the first word cannot be a topic's name, the whole is the key in topic ``_other``: ``/my:chat/room1``.
 
     ``key`` is the query's; where it is a pattern it chooses what is read, and what is sent has no key.
     Raises `NotFound` for ``/ws``, which names no topic.
@@ -78,9 +80,11 @@ def address_of(path: str, key: str | None) -> Address:
         if not words:
             raise NotFound("a topic is missing in the path", hint="connect to /ws/TOPIC")
     topic, _, rest = words.partition("/")
+    if topic and not (legal_topic(topic) or is_reserved(topic)):
+        topic, rest = OTHER, words
     if rest:
         key = rest.replace("/", ".")
-    if not key:
+    if key is None:
         return Address(topic or DEFAULT_TOPIC, None, None)
     return Address(topic or DEFAULT_TOPIC, key, None if is_pattern(key) else key.encode())
 

@@ -283,6 +283,77 @@ def test_latest_by_key(hub: HttpHub) -> None:
     assert rest["next"] is None
 
 
+def by_pages(hub: HttpHub, path: str, what: str, **params: object) -> list[dict[str, object]]:
+    found: list[dict[str, object]] = []
+    more: dict[str, object] = {}
+    while True:
+        page = hub.get(path, params={**params, **more}).json()
+        found += page[what]
+        if page["next"] is None:
+            return found
+        more = {"after": page["next"]}
+
+
+@pytest.mark.parametrize("durability", ["durable", "memory"])
+def test_pages_of_retained_messages_lose_none(hub: HttpHub, durability: str) -> None:
+    hub.put("/topics/t", json={"durability": durability, "latest": True})
+    for key in (None, "", "a", "b", "c"):  # no key, and the empty one, are two keys
+        hub.post("/topics/t", params={} if key is None else {"key": key}, data=b"x" * 400_000)
+    for limit in (1, 2, 3, 100):
+        assert [one["key"] for one in by_pages(hub, "/topics/t/latest", "messages", limit=limit)] == [
+            None,
+            "",
+            "a",
+            "b",
+            "c",
+        ]
+    assert len(hub.get("/topics/t/latest").json()["messages"]) == 3  # about 1 MiB
+
+
+@pytest.mark.parametrize("after", ["", "!!", "a", "k!", "kA", "d", "dMQ", "MSBhIGI"])
+@pytest.mark.parametrize("what", ["latest", "delayed"])
+def test_only_what_next_said_is_taken_as_after(hub: HttpHub, what: str, after: str) -> None:
+    hub.put("/topics/t")
+    answer = hub.get(f"/topics/t/{what}", params={"after": after})
+    assert (answer.status_code, answer.json()["errors"][0]["path"]) == (400, "query.after")
+
+
+def test_pages_of_delayed_messages(hub: HttpHub) -> None:
+    for number in range(5):
+        headers = {**JSON, "Polywire-Key": f"{number}", "Polywire-Delay": "10m"}
+        hub.post("/topics/t", data='"' + "x" * 400_000 + '"', headers=headers)
+    for limit in (1, 2, 3, 100):
+        found = by_pages(hub, "/topics/t/delayed", "delayed", limit=limit)
+        assert sorted(str(one["key"]) for one in found) == ["0", "1", "2", "3", "4"]
+
+
+def test_a_repeated_delayed_publish_shows_the_first_ones_receipt(hub: HttpHub) -> None:
+    headers = {**JSON, "Idempotency-Key": "k"}
+    first = hub.post("/topics/t", data="1", headers={**headers, "Polywire-Delay": "10m"}).json()
+    for more in ({}, {"Polywire-Delay": "10m"}, {"Polywire-Delay": "20m"}):
+        answer = hub.post("/topics/t", data="1", headers={**headers, **more})
+        assert (answer.status_code, answer.json()) == (202, {**first, "duplicate": True})
+    assert len(hub.get("/topics/t/delayed").json()["delayed"]) == 1
+
+
+def test_a_revoked_long_poll_is_answered_at_once(hub: HttpHub) -> None:
+    hub.put("/topics/t")
+    secret = hub.post("/api-keys", json={"name": "reader", "allow": ["subscribe:#"]}).json()["key"]
+    answers: list[requests.Response] = []
+
+    def poll() -> None:
+        query = {"from": "latest", "wait": "50s"}
+        key = {"X-API-Key": secret}
+        answers.append(requests.get(hub.url + "/topics/t", params=query, headers=key, timeout=60))
+
+    polling = threading.Thread(target=poll)
+    polling.start()
+    hub.until(lambda: bool(hub.core.catalog.existing("t").waiting))
+    hub.run(hub.core.access.revoke_key(hub.core.access.system, "reader"))
+    polling.join(10)
+    assert [answer.status_code for answer in answers] == [403]
+
+
 def test_the_bytes_themselves_are_safe_to_show(hub: HttpHub) -> None:
     page = b"<script>alert(1)</script>"
     headers = {"Content-Type": "text/html", "Polywire-Header-Note": "n", "Polywire-Key": "k"}

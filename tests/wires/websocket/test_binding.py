@@ -32,7 +32,9 @@ def batch_of(*payloads: bytes, content_type: str | None = "text/plain") -> Batch
         ("/ws/chat/a", "ignored", "chat", "chat.a", b"a"),
         ("/chat", "a", "chat", "chat.a", b"a"),
         ("/chat", "a.*", "chat", "chat.a.*", None),
-        ("/chat", "", "chat", "chat.#", None),
+        ("/chat", "", "chat", "chat.", b""),
+        ("/my:chat/room1", None, "_other", "_other.my:chat.room1", b"my:chat.room1"),
+        ("/ws/my:chat", None, "_other", "_other.my:chat", b"my:chat"),
         ("/chat/ü", None, "chat", "chat.ü", "ü".encode()),
     ],
 )
