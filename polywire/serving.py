@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ServeSettings", "Server", "code_settings", "configure", "run"]
 
+_SAME_SIGNAL = 0.2  # seconds: a process group and its leader are often signalled both
 LISTENERS = ("http",)
 """Everything that listens, by the name it has in settings, flags and the ready line.
 
@@ -199,11 +200,17 @@ async def _serve(hub: Hub, settings: ServeSettings, engine: Engine | None, start
     stop = asyncio.Event()
     server = Server(hub, settings)
 
+    first = 0.0
+
     def signalled() -> None:
+        nonlocal first
         if stop.is_set():
+            if loop.time() - first < _SAME_SIGNAL:
+                return
             sys.stderr.write("error: stopped at once by a second signal; the next start recovers\n")
             sys.stderr.flush()
             os._exit(1)
+        first = loop.time()
         stop.set()
 
     for number in (signal.SIGINT, signal.SIGTERM):

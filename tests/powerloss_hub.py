@@ -356,9 +356,9 @@ async def _read(core: Core, topic: str) -> list[Message]:
 async def _delayed(core: Core) -> list[Any]:
     try:
         waiting, _ = await core.delayed(core.access.system, "late", limit=100_000, size=1 << 30)
-        return waiting
     except NotFound:
         return []
+    return waiting
 
 
 async def losses(image: Path, life: Life, told: Sequence[Told]) -> list[str]:

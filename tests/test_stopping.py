@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -121,7 +120,9 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
         hub.wait_for(lambda: unsettled(hub, "never") == 1)
         hub.process.send_signal(signal.SIGTERM)
         hub.wait_for(lambda: requests.get(f"{hub.http}/ready", timeout=5).status_code == 503)
-        os.kill(hub.process.pid, signal.SIGTERM)
+        hub.process.send_signal(signal.SIGTERM)
+        assert hub.process.poll() is None, "two signals at once are one"
+        hub.wait_for(lambda: hub.process.send_signal(signal.SIGTERM) or hub.process.poll() is not None)
         _, errors = hub.process.communicate(timeout=5)
         assert hub.process.returncode == 1
         assert "second signal" in errors.decode().splitlines()[-1]

@@ -42,7 +42,8 @@ class PortTaken(Unavailable):
     def __init__(self, wire: str, host: str, port: int, reason: str) -> None:
         super().__init__(
             f"{wire} cannot listen on {host}:{port}: {reason}",
-            hint=f"choose another with --{wire} PORT, or a free one with --free-ports, or none with --no-{wire} or --only",
+            hint=f"choose another with --{wire} PORT, or a free one with --free-ports, "
+            f"or none with --no-{wire} or --only",
             extra={"wire": wire, "host": host, "port": port},
         )
         self.wire, self.host, self.port = wire, host, port
