@@ -47,6 +47,8 @@ __all__ = ["Peeked", "Subscriptions"]
 SUBSCRIPTION_STATE = "subscription"
 _LATEST = Latest()
 _USED_LAG = 0.05  # of its time to expiry that what is stored of the last use may be behind
+_PEEK_AT_ONCE = 16
+_PEEK_SIZE = 1 << 20
 _logger = logging.getLogger("polywire.subscriptions")
 
 
@@ -347,16 +349,25 @@ class Subscriptions:
     async def peek(
         self, principal: Principal, name: str, *, limit: int = 100, after: int = 0, kind: str = "queue"
     ) -> Sequence[Peeked]:
-        """What is pending, by seq, without taking it."""
+        """What is pending, by seq, without taking it. May end early for its size: see `peek_page`."""
+        return (await self.peek_page(principal, name, limit=limit, after=after, kind=kind))[0]
+
+    async def peek_page(
+        self, principal: Principal, name: str, *, limit: int = 100, after: int = 0, kind: str = "queue"
+    ) -> tuple[Sequence[Peeked], int | None]:
+        """Up to ``limit`` pending messages or about 1 MiB of them, and the seq to go on after; None at the end."""
         subscription = self._owned(principal, name, kind)
-        seqs = [*islice(subscription.pending.from_(after + 1), max(limit, 0))]
-        extras = subscription.pending.extras
-        messages = await self._log.fetch(seqs)
-        return [
-            Peeked(m.seq, e.attempts if e else 0, e.due or None if e else None, subscription.state_of(m.seq), m)
-            for m in map(original, messages)
-            for e in [extras.get(m.seq)]
-        ]
+        found: list[Peeked] = []
+        size = 0
+        while len(found) < limit and size < _PEEK_SIZE:
+            seqs = [*islice(subscription.pending.from_(after + 1), min(limit - len(found), _PEEK_AT_ONCE))]
+            if not seqs:
+                return found, None
+            for message in map(original, await self._log.fetch(seqs)):
+                found.append(_peeked(subscription, message))
+                size += message.record.size()
+            after = seqs[-1]
+        return found, after if subscription.pending.next_from(after + 1) is not None else None
 
     async def pause(self, principal: Principal, name: str, kind: str = "queue") -> None:
         await self._set_paused(self._owned(principal, name, kind), True)
@@ -487,6 +498,12 @@ class Subscriptions:
 
     def _info(self, subscription: Subscription) -> SubscriptionInfo:
         return subscription.info(self.dead_count(subscription.name) if subscription.settings.kind == "queue" else 0)
+
+
+def _peeked(subscription: Subscription, message: Message) -> Peeked:
+    extra = subscription.pending.extras.get(message.seq)
+    attempts, due = (extra.attempts, extra.due or None) if extra is not None else (0, None)
+    return Peeked(message.seq, attempts, due, subscription.state_of(message.seq), message)
 
 
 def _check_name(name: str) -> None:

@@ -465,3 +465,21 @@ async def test_a_backlog_taken_at_once_does_not_hold_the_loop(make: Make) -> Non
         await asyncio.sleep(0)
     assert turns >= 5
     assert taker.payloads == numbered(10_000)
+
+
+async def test_a_peek_is_bounded_by_size_and_goes_on(make: Make) -> None:
+    rig = await make(Limits(tail_size=1))
+    await rig.subscribe()
+    await rig.publish("t", *[bytes([number]) * 100_000 for number in range(40)])
+    seen: list[int] = []
+    after: int | None = 0
+    pages = 0
+    while after is not None:
+        found, after = await rig.core.subscriptions.peek_page(rig.system, "s", limit=1_000, after=after)
+        assert sum(len(one.message.record.payload) for one in found) < 3 << 20
+        seen += [one.message.record.payload[0] for one in found]
+        pages += 1
+    assert seen == list(range(40))
+    assert pages > 1
+    await rig.core.subscriptions.purge(rig.system, "s")
+    assert await rig.core.subscriptions.peek_page(rig.system, "s") == ([], None)

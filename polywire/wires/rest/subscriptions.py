@@ -187,8 +187,8 @@ async def _peek(app: RestApp, request: Request, kind: str) -> Response:
     query = request.query
     limit = query.integer("limit", 100, least=1, most=app.settings.page)
     after = query.integer("after", 0, most=(1 << 59))
-    found = await app.core.subscriptions.peek(request.principal, request.text(0), limit=limit, after=after, kind=kind)
-    more = found[-1].seq if len(found) == limit else None
+    name = request.text(0)
+    found, more = await app.core.subscriptions.peek_page(request.principal, name, limit=limit, after=after, kind=kind)
     return json_response(200, {"messages": [_peeked_view(one) for one in found], "next": more})
 
 
