@@ -13,12 +13,22 @@ import msgspec
 from polywire.core.address import covers, is_pattern
 from polywire.core.clock import Clock
 from polywire.core.engine import StateChange
-from polywire.core.errors import Conflict, Denied, FieldError, Invalid, NotFound, Unauthenticated
+from polywire.core.errors import (
+    Conflict,
+    Denied,
+    FieldError,
+    Invalid,
+    LimitExceeded,
+    NotFound,
+    TooLarge,
+    Unauthenticated,
+)
 
 __all__ = ["Access", "Action", "ApiKeyInfo", "Permission", "Principal"]
 
 KEY_STATE = "api_key"
 _CACHED_DECISIONS = 4_096
+_PERMISSIONS = 1_000
 
 
 class Action(StrEnum):
@@ -123,8 +133,9 @@ Store = Callable[[Sequence[StateChange]], Awaitable[None]]
 class Access:
     """API keys and decisions. While no key exists, everybody is ``anonymous`` and may do everything."""
 
-    def __init__(self, clock: Clock, *, anonymous_allow: Sequence[str] = ()) -> None:
+    def __init__(self, clock: Clock, *, anonymous_allow: Sequence[str] = (), keys: int = 10_000) -> None:
         self._clock = clock
+        self._most = keys
         self._store: Store | None = None
         self._keys: dict[str, tuple[StoredKey, Principal]] = {}
         self._making: set[str] = set()  # names of keys that are being stored
@@ -174,7 +185,10 @@ class Access:
         return [_info(key) for key, _ in self._keys.values()]
 
     async def create_key(self, principal: Principal, name: str, allow: Sequence[str]) -> tuple[ApiKeyInfo, str]:
-        """Make a key; its secret is in the answer and nowhere else. Raises `Invalid`, `Conflict`."""
+        """Make a key; its secret is in the answer and nowhere else.
+
+        Raises `Invalid`, `Conflict`, `LimitExceeded`, `TooLarge`.
+        """
         self.require(principal, Action.ADMIN, "#")
         if not name or len(name) > 100 or not name.isprintable():
             raise Invalid("a key's name has 1 to 100 printable characters", fields=[FieldError("$.name", "required")])
@@ -182,6 +196,10 @@ class Access:
             raise Invalid(f"no key may be named {name!r}", fields=[FieldError("$.name", "reserved, or a wildcard")])
         if name in self._making or any(key.name == name for key, _ in self._keys.values()):
             raise Conflict(f"an API key named {name!r} exists", hint="revoke it first, or take another name")
+        if len(self._keys) + len(self._making) >= self._most:
+            raise LimitExceeded(f"the hub has its limit of {self._most} API keys", hint="revoke some")
+        if len(allow) > _PERMISSIONS:
+            raise TooLarge(f"a key has at most {_PERMISSIONS} permissions, not {len(allow)}")
         for text in allow:
             Permission.parse(text)
         identity = secrets.token_hex(6)

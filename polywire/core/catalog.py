@@ -80,8 +80,9 @@ class Catalog:
             raise LimitExceeded(
                 f"the hub makes at most {self._limits.topics_on_use} topics on use", hint="declare it, or delete some"
             )
+        topic = self.make(TopicSettings(name), on_use=True)
         self._on_use += 1
-        return self.make(TopicSettings(name), on_use=True)
+        return topic
 
     def _unknown(self, name: str) -> NotFound:
         near = difflib.get_close_matches(name[:250], [n for n in self._names if not n.startswith("_")], 1)
@@ -108,7 +109,9 @@ class Catalog:
         topic.admit = admit
 
     def make(self, settings: TopicSettings, *, on_use: bool = False) -> Topic:
-        """A new incarnation of the name, in the next commit."""
+        """A new incarnation of the name, in the next commit. Raises `LimitExceeded`; the hub's own are always made."""
+        if len(self._names) >= self._limits.topics and not settings.name.startswith("_"):
+            raise LimitExceeded(f"the hub has its limit of {self._limits.topics} topics", hint="delete some")
         epoch = self._epochs.get(settings.name, 0) + 1
         topic = Topic(self._next_id, epoch, settings, self._limits)
         topic.on_use = on_use

@@ -67,7 +67,7 @@ class Core:
         self.clock: Clock = clock or SystemClock()
         self.phase: Phase = "new"
         self._closed_to_clients = False
-        self.access = Access(self.clock, anonymous_allow=anonymous_allow)
+        self.access = Access(self.clock, anonymous_allow=anonymous_allow, keys=self.limits.api_keys)
         self.counters = Counters()
         self.log = Log(engine, self.limits, self.clock)
         self.catalog = Catalog(self.log, self.limits, strict=strict)

@@ -21,6 +21,8 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     key_size: Annotated[int, size("of a message's key")] = 1024
     batch_messages: Annotated[int, count("messages published at once")] = 10_000
     batch_size: Annotated[int, size("of messages published at once")] = 16 * MIB
+    topics: Annotated[int, count("topics, declared or made")] = 10_000
+    api_keys: Annotated[int, count("API keys")] = 10_000
     topics_on_use: Annotated[int, count("topics that nobody declared, made as clients name them")] = 1_000
     subscriptions: Annotated[int, count("subscriptions of the hub")] = 100_000
     retained_keys: Annotated[int, count("keys whose last message a topic retains")] = 1_000_000

@@ -6,7 +6,18 @@ import pytest
 
 from polywire.core.access import Permission, Principal
 from polywire.core.core import Core
-from polywire.core.errors import Conflict, Denied, Invalid, NotFound, PolywireError, Unauthenticated, Unavailable
+from polywire.core.errors import (
+    Conflict,
+    Denied,
+    Invalid,
+    LimitExceeded,
+    NotFound,
+    PolywireError,
+    TooLarge,
+    Unauthenticated,
+    Unavailable,
+)
+from polywire.core.limits import Limits
 from polywire.core.message import Record
 from polywire.core.position import Position
 from polywire.core.routing import Source
@@ -324,3 +335,17 @@ async def test_anonymous_long_polls_end_when_the_first_key_closes_the_hub(rig: R
     await key(rig, "first", "*:#")
     with pytest.raises(Unauthenticated):
         await asyncio.wait_for(reading, 5)
+
+
+async def test_so_many_keys_there_are(make: Make) -> None:
+    rig = await make(Limits(api_keys=3))
+    create = rig.core.access.create_key
+    for number in range(3):
+        await create(rig.system, f"k{number}", ["publish:#"])
+    for number in range(3, 30):
+        with pytest.raises(LimitExceeded):
+            await create(rig.system, f"k{number}", ["publish:#"])
+    await rig.core.access.revoke_key(rig.system, "k0")
+    await create(rig.system, "again", ["publish:#"])
+    with pytest.raises(TooLarge):
+        await create(rig.system, "wide", ["publish:#"] * 10_000)

@@ -236,3 +236,19 @@ async def test_size_and_count_are_the_same_after_a_restart(rig: Rig) -> None:
     before = rig.core.topic_info(rig.system, "t")
     await rig.restart()
     assert rig.core.topic_info(rig.system, "t") == before
+
+
+async def test_so_many_topics_there_are(make: Make) -> None:
+    rig = await make(Limits(topics=5))
+    for number in range(5):
+        await rig.core.create_topic(rig.system, TopicSettings(f"t{number}"))
+    for number in range(5, 50):
+        with pytest.raises(LimitExceeded):
+            await rig.core.create_topic(rig.system, TopicSettings(f"t{number}"))
+        with pytest.raises(LimitExceeded):
+            await rig.publish(f"t{number}", "x")
+    await rig.core.delete_topic(rig.system, "t0")
+    await rig.publish("another", "x")
+    rig.core.event("the hub's own topics are always made")
+    await rig.quiet()
+    assert {topic.name for topic in rig.core.topics(rig.system)} >= {"another", "_events"}
