@@ -47,7 +47,7 @@ __all__ = ["Peeked", "Subscriptions"]
 SUBSCRIPTION_STATE = "subscription"
 _LATEST = Latest()
 _USED_LAG = 0.05  # of its time to expiry that what is stored of the last use may be behind
-_PEEK_AT_ONCE = 16
+_PEEK_AT_FIRST, _PEEK_AT_MOST = 16, 512  # messages read at once: more, where they turn out to be small
 _PEEK_SIZE = 1 << 20
 _logger = logging.getLogger("polywire.subscriptions")
 
@@ -358,11 +358,12 @@ class Subscriptions:
         """Up to ``limit`` pending messages or about 1 MiB of them, and the seq to go on after; None at the end."""
         subscription = self._owned(principal, name, kind)
         found: list[Peeked] = []
-        size = 0
+        size, at_once = 0, _PEEK_AT_FIRST
         while len(found) < limit and size < _PEEK_SIZE:
-            seqs = [*islice(subscription.pending.from_(after + 1), min(limit - len(found), _PEEK_AT_ONCE))]
+            seqs = [*islice(subscription.pending.from_(after + 1), min(limit - len(found), at_once))]
             if not seqs:
                 return found, None
+            at_once = min(2 * at_once, _PEEK_AT_MOST) if size < _PEEK_SIZE // 8 else at_once
             for message in map(original, await self._log.fetch(seqs)):
                 found.append(_peeked(subscription, message))
                 size += message.record.size()

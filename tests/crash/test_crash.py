@@ -23,6 +23,7 @@ from tests.crash.record import Found, Name, Stored, Told, faults
 
 SHORT_ROUNDS = 5
 LONG_ROUNDS = int(os.environ.get("POLYWIRE_ROUNDS", "100"))
+ROUNDS_PER_LOG = 10
 LONGEST = 0.8  # seconds under load before the kill
 STARTING = 0.9  # seconds in which a kill during start-up falls
 
@@ -34,7 +35,10 @@ async def test_kill(tmp_path: Path) -> None:
 @pytest.mark.long
 @pytest.mark.timeout(3600)
 async def test_kill_many_times(tmp_path: Path) -> None:
-    await kill_rounds(tmp_path, LONG_ROUNDS)
+    # A log of its own for some rounds each: all of it is looked at after every kill.
+    for first in range(0, LONG_ROUNDS, ROUNDS_PER_LOG):
+        await kill_rounds(tmp_path / f"log{first}", min(ROUNDS_PER_LOG, LONG_ROUNDS - first))
+        shutil.rmtree(tmp_path / f"log{first}")
 
 
 async def kill_rounds(folder: Path, rounds: int) -> None:
