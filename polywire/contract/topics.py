@@ -21,7 +21,10 @@ T = TypeVar("T")
 
 
 class TopicContract(Generic[T]):
-    """``key``: the field of the payload that is the key of messages published without one (semantics §1)."""
+    """``key``:
+
+    the field of the payload that is the key of messages published without one (docs/promises.md, "Addresses").
+    """
 
     def __init__(self, settings: TopicSettings, type: Any, key: str | None) -> None:
         self.settings = settings

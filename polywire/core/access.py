@@ -1,4 +1,4 @@
-"""Who may do what (semantics §9): the one gate that every action of every wire passes."""
+"""Who may do what (docs/promises.md, "Access"): the one gate that every action of every wire passes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Topic names, keys and the one idea of wildcards (semantics §1).
+"""Topic names, keys and the one idea of wildcards (docs/promises.md, "Addresses").
 
 A dotted address is ``topic`` or ``topic.key``; in the key, words are separated by ``.``. ``*`` stands for one
 word, ``#`` for any number of words, none included.

@@ -1,4 +1,7 @@
-"""The sources of all subscriptions: which topics they take in, from when until when (semantics §6)."""
+"""The sources of all subscriptions:
+
+which topics they take in, from when until when (docs/promises.md, "Subscriptions").
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Named readers in stream mode (semantics §6): the hub remembers how far each has come, and nothing else of it.
+"""Named readers in stream mode (docs/promises.md, "Subscriptions"): the hub remembers how far each has come, and
+nothing else of it.
 
 A reader commits its cursor when it likes and asks for it when it starts again. Messages are not held for it: retention
 goes on, and a cursor that retention has passed is told as stale, like any other.

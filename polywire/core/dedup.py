@@ -1,4 +1,7 @@
-"""Deduplication where it was asked for (semantics §5): the ids of a topic's recent publishes, by principal."""
+"""Deduplication where it was asked for (docs/promises.md, "Once"):
+
+the ids of a topic's recent publishes, by principal.
+"""
 
 from __future__ import annotations
 

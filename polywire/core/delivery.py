@@ -1,4 +1,7 @@
-"""What a subscription is asked for, and what its consumers get: settings, deliveries, consumers (semantics §6)."""
+"""What a subscription is asked for, and what its consumers get:
+
+settings, deliveries, consumers (docs/promises.md, "Subscriptions").
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every bound of the core, with its default (semantics §11). Sizes are bytes, times milliseconds."""
+"""Every bound of the core, with its default (docs/promises.md, "Limits"). Sizes are bytes, times milliseconds."""
 
 from __future__ import annotations
 

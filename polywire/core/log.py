@@ -112,7 +112,7 @@ class Log:
             raise Unavailable("publishes arrive faster than the disk takes them", retry_after=1)
         if topic.size + topic.uncommitted + size > topic.hard_limit:
             self.on_overflow(topic)
-            if topic.settings.overflow == "refuse" and not topic.volatile:  # memory topics drop and count (§7)
+            if topic.settings.overflow == "refuse" and not topic.volatile:  # memory topics drop and count
                 raise LimitExceeded(
                     f"topic {topic.name!r} holds its limit of {topic.hard_limit} bytes",
                     hint="let its subscriptions catch up, purge them, or raise hard_limit",

@@ -1,4 +1,4 @@
-"""Where one message stands, and where a reader stands (semantics §4)."""
+"""Where one message stands, and where a reader stands (docs/promises.md, "Positions and cursors")."""
 
 from __future__ import annotations
 

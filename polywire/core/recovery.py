@@ -1,4 +1,4 @@
-"""Taking in what the engine holds at start (semantics §§3-6).
+"""Taking in what the engine holds at start (docs/promises.md).
 
 Pending lists are stored as they stood at some commit; what was appended after that is routed again, from the log, by
 the same rules. A chunk says through which sequence number its subscription is routed, which may be further than the

@@ -1,4 +1,7 @@
-"""Dead letters: how they are written in the commit that settles, and how they are given back (semantics §6)."""
+"""Dead letters:
+
+how they are written in the commit that settles, and how they are given back (docs/promises.md, "Subscriptions").
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which subscriptions hold a message, decided once, when it is appended (semantics §6)."""
+"""Which subscriptions hold a message, decided once, when it is appended (docs/promises.md, "Subscriptions")."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Readers that keep their own cursor: pages, and followers of what is appended (semantics §4, §6 "stream mode")."""
+"""Readers that keep their own cursor:
+
+pages, and followers of what is appended (docs/promises.md, "Positions and cursors").
+"""
 
 from __future__ import annotations
 

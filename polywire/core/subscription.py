@@ -1,4 +1,5 @@
-"""One queue-mode subscription while it runs: what is pending, who takes it, how it is settled (semantics §6).
+"""One queue-mode subscription while it runs: what is pending, who takes it, how it is settled (docs/promises.md,
+"Subscriptions").
 
 A pending message is in exactly one of these places:
 

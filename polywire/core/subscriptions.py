@@ -1,4 +1,7 @@
-"""All subscriptions of the hub: made, joined, settled by token, looked into, moved about (semantics §6)."""
+"""All subscriptions of the hub:
+
+made, joined, settled by token, looked into, moved about (docs/promises.md, "Subscriptions").
+"""
 
 from __future__ import annotations
 
