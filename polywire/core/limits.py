@@ -41,6 +41,9 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         int, size("what waits for the log before publishers are held; at four times as much they are refused")
     ] = 32 * MIB
     credit: Annotated[int, count("deliveries a consumer may have unsettled")] = 256
+    parked: Annotated[int, count("messages of busy keys that an ordered subscription looks past, before it waits")] = (
+        10_000
+    )
     delayed: Annotated[int, count("messages that wait for their time")] = 1_000_000
     delay: Annotated[int, milliseconds("the longest delay of a message")] = 365 * DAY
     dedup_window: Annotated[int, milliseconds("how long an idempotency key is remembered")] = 2 * MINUTE

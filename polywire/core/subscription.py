@@ -55,7 +55,6 @@ __all__ = [
 ]
 
 _logger = logging.getLogger("polywire.subscriptions")
-_PARKED = 10_000  # messages of busy keys that an ordered subscription looks past
 _DEAD_LETTER_RETRY = 5_000  # ms
 _TURN = 1_024  # deliveries handed out in one turn of the loop
 
@@ -287,7 +286,7 @@ class Subscription:
                 taken.append(seq)
         if taken:
             return taken
-        if self._turns.waiting >= _PARKED:
+        if self._turns.waiting >= self._log.limits.parked:
             return taken
         # An ordered subscription needs the key of what is delayed: others of that key wait behind it.
         extras = self.pending.extras if not self.settings.ordered else None

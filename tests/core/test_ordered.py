@@ -4,9 +4,11 @@ import random
 
 import pytest
 
+from polywire.core.limits import Limits
 from polywire.core.message import Record
 from polywire.core.subscription import Delivery
 from tests.core.harness import Rig, numbered, until
+from tests.core.test_topics import Make
 
 KEYS = [b"a", b"b", b"c", None]
 
@@ -188,3 +190,22 @@ async def test_whatever_happens_a_key_is_never_blocked_nor_overtaken(queue: Rig)
     assert len(settled) == 120
     for key in KEYS:
         assert of_key(settled, key) == sorted(of_key(settled, key))
+
+
+async def test_it_looks_past_so_many_messages_of_a_busy_key(make: Make) -> None:
+    rig = await make(Limits(parked=20, dispatch_batch=16))
+    await rig.subscribe("s", "t", ordered=True)
+    await rig.publish("t", *[Record(b"%d" % number, key=b"busy") for number in range(400)], Record(b"other", key=b"x"))
+    taker = rig.consume()
+    await taker.wait(1)
+    await rig.quiet()
+    subscription = rig.core.subscriptions.find("s")
+    assert subscription is not None
+    assert subscription._turns.waiting <= 20 + 16
+    assert taker.payloads == [b"0"], "it waits, rather than remember them all"
+    handled = 0
+    while handled < 401:
+        await taker.wait(handled + 1)
+        taker.got[handled].ack()
+        handled += 1
+    assert [payload for payload in taker.payloads if payload != b"other"] == numbered(400)
