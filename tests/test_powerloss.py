@@ -212,12 +212,17 @@ async def test_a_hub_that_breaks_a_promise_is_seen(
     break_it: Callable[[pytest.MonkeyPatch], None],
     seen_as: str,
 ) -> None:
-    chance = random.Random(2)
-    with monkeypatch.context() as patch:
-        async with running(tmp_path / "data", vfs, SETTINGS, chance) as core:
-            break_it(patch)
-            life = Life(core, chance)
-            taken = await run_until_cut(life, vfs, tmp_path / "images", 20)
-            patch.undo()
-    lost = await all_losses(life, taken)
-    assert any(seen_as in error for errors in lost.values() for error in errors), lost
+    # Where the power goes is chance: a broken hub is seen within a few lives, a sound one never.
+    for attempt in range(10):
+        folder = tmp_path / str(attempt)
+        chance = random.Random(attempt)
+        with monkeypatch.context() as patch:
+            async with running(folder / "data", vfs, SETTINGS, chance) as core:
+                break_it(patch)
+                life = Life(core, chance)
+                taken = await run_until_cut(life, vfs, folder / "images", 20)
+                patch.undo()
+        lost = await all_losses(life, taken)
+        if any(seen_as in error for errors in lost.values() for error in errors):
+            return
+    pytest.fail("the broken hub was not seen")
