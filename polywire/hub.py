@@ -187,10 +187,7 @@ class Hub(Declarations):
                 )
 
     async def stop(self) -> None:
-        """Let running handlers end, then the lifespan, then drain and close the log:
-
-        in at most `Limits.drain`, all in all.
-        """
+        """Let running handlers end, then the lifespan; drain and close the log. At most `Limits.drain`, all in all."""
         if self._core is None or self._stopping:
             return
         self._stopping = True

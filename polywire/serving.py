@@ -40,9 +40,9 @@ REST, SSE and WebSocket mount on ``http``.
 
 
 class ServeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``only``:
+    """What a server listens for, and the settings of its wires.
 
-    listen for these alone; ``without``: not for these. ``open``: be reachable from elsewhere without API keys.
+    ``only``: listen for these alone; ``without``: not for these. ``open``: reachable from elsewhere without API keys.
     """
 
     http: HttpSettings = HttpSettings()

@@ -21,9 +21,10 @@ T = TypeVar("T")
 
 
 class TopicContract(Generic[T]):
-    """``key``:
+    """What a topic was declared to hold.
 
-    the field of the payload that is the key of messages published without one (docs/promises.md, "Addresses").
+    ``key`` is the field of the payload that is the key of messages published without one (docs/promises.md,
+    "Addresses").
     """
 
     def __init__(self, settings: TopicSettings, type: Any, key: str | None) -> None:

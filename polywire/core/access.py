@@ -40,9 +40,9 @@ class Action(StrEnum):
 
 
 class Permission(msgspec.Struct, frozen=True):
-    """``publish:readings.#``:
+    """An action (or ``*``) on a pattern of dotted addresses or names: ``publish:readings.#``.
 
-    an action (or ``*``) on a pattern of dotted addresses or names; ``{user}`` is the principal's name.
+    ``{user}`` in the pattern is the principal's name.
     """
 
     action: str

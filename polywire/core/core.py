@@ -191,8 +191,7 @@ class Core:
 
         ``due`` (ms since the epoch) holds them back until then; their receipts have no position. Raises `Invalid`
         (with more than one record, paths begin with ``$[i]``), `Denied`, `Unauthenticated`, `NotFound`, `TooLarge`,
-        `LimitExceeded`,
-        `Conflict`, `Unavailable`.
+        `LimitExceeded`, `Conflict`, `Unavailable`.
         """
         loop = asyncio.get_running_loop()
         while self.log.congested:

@@ -213,7 +213,7 @@ class Log:
         return self._open
 
     def open_transaction(self) -> Transaction:
-        """The transaction that goes next, to add to; call `schedule` by `change()` or this again."""
+        """The transaction that goes next, to add to in this loop turn."""
         self._schedule()
         return self._open
 

@@ -103,10 +103,7 @@ class KeyIndex(Generic[T]):
         return found
 
     def _search(self, words: list[str]) -> tuple[T, ...]:
-        """Breadth first over the set of nodes alive after each word:
-
-        at most nodes x words steps, whatever the patterns.
-        """
+        """Breadth first over the nodes alive after each word: at most nodes x words steps, whatever the patterns."""
         found: dict[T, None] = {}
         alive = self._with_rests([self._root])
         for word in words:

@@ -55,10 +55,7 @@ def recover(core: Core, engine: Engine) -> Originals:
 
 
 def _restored_at(meta: dict[str, bytes]) -> int | None:
-    """When the data folder was restored from a backup, in seconds:
-
-    larger than any epoch the lost hub can have given.
-    """
+    """When the data folder was restored from a backup, in seconds: above any epoch the lost hub can have given."""
     value = meta.get("restored")
     return int(value) if value is not None else None
 

@@ -20,10 +20,10 @@ FOREVER = (1 << 63) - 1
 
 
 class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``topic``:
+    """What a subscription takes in.
 
-    a name or a pattern of names; ``key``: a pattern of keys, None for all; ``headers``: names and values that must be
-    there.
+    ``topic``: a name or a pattern of names; ``key``: a pattern of keys, None for all; ``headers``: names and values
+    that must be there.
     """
 
     topic: str

@@ -334,10 +334,7 @@ class Follower:
         self._go_on()
 
     def _after_gap(self) -> int:
-        """Nothing is stored where the follower stands (a commit failed, or retention was there):
-
-        go to what is in memory.
-        """
+        """Nothing is stored here (a commit failed, or retention was there): go to what is in memory."""
         in_memory = self._topic.tail.first_number()
         return max(self.next, in_memory if in_memory is not None else self._topic.head)
 
