@@ -21,8 +21,9 @@ from tests.conftest import require_tool
 
 PAGE = """<!doctype html><meta charset="utf-8"><script>
 const hub = new URLSearchParams(location.search).get("hub");
-const tell = (what) => fetch(hub + "/topics/seen", {
-    method: "POST", headers: {"Content-Type": "application/json"}, body: JSON.stringify(what)});
+let told = Promise.resolve();  // one after the other: requests side by side may overtake
+const tell = (what) => told = told.then(() => fetch(hub + "/topics/seen", {
+    method: "POST", headers: {"Content-Type": "application/json"}, body: JSON.stringify(what)})).catch(() => {});
 const events = new EventSource(hub + "/topics/news/events?from=earliest");
 events.onmessage = (event) => tell({event: event.data, id: event.lastEventId});
 const socket = new WebSocket(hub.replace("http", "ws") + "/chat");
@@ -133,9 +134,10 @@ async def test_event_source_goes_on_where_it_was() -> None:
         news, chat = hub.topic("news"), hub.topic("chat")
         hub.topic("seen")
         settings = ServeSettings(sse=SseSettings(retry=200))
-        async with polywire.testing.serve(hub, settings=settings) as t:
+        async with polywire.testing.serve(hub, settings=settings) as t, contextlib.AsyncExitStack() as stack:
             proxy = Proxy(int(t.http_url.rpartition(":")[2]))
             await proxy.open()
+            stack.push_async_callback(proxy.cut)
             for number in range(3):
                 await news.publish(number)
             async with browser(f"{origin}/?hub=http://127.0.0.1:{proxy.port}"):
@@ -149,7 +151,6 @@ async def test_event_source_goes_on_where_it_was() -> None:
                     await news.publish(number)
                 await proxy.open()
                 assert await seen(t, "event", 6) == ["0", "1", "2", "3", "4", "5"]
-            await proxy.cut()
 
 
 async def test_a_foreign_page_sees_nothing() -> None:
