@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from enum import Enum
 from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from polywire.contract.codec import JSON, OCTETS, Codec, field_error
+from polywire.contract.checking import TWICE, Checker
+from polywire.contract.codec import JSON, OCTETS, Codec
+from polywire.contract.paths import ROOT, member
+from polywire.contract.tree import Anything, Field, Map, Object, Tree, Union
 from polywire.core.address import key_text
 from polywire.core.errors import FieldError, Invalid
 from polywire.core.message import Flag, Record
@@ -32,21 +34,22 @@ class TopicContract(Generic[T]):
         self.codec: Codec[T] = Codec(type)
         self.key = key
         self._field = key or ""  # its name in the payload
-        self._field_type: Any = None
+        self._checker: Checker | None = None  # of the field's values
         if key is not None:
-            self._find_field(type, key)
+            self._find_field(key)
 
-    def _find_field(self, type: Any, key: str) -> None:
+    def _find_field(self, key: str) -> None:
         """Raises `TypeError` if values of the type have no such field."""
-        if self.codec.untyped or typing.get_origin(type) is dict or type is dict:
+        tree = self.codec.tree
+        if isinstance(tree.root, (Anything, Map)):
             return
-        fields = _fields(type)
+        fields = _fields(tree)
         for field in fields:
-            if key in (field.name, field.encode_name):
-                self.key, self._field = field.name, field.encode_name
-                self._field_type = _hints(type).get(field.name)
+            if key in (field.name, field.attribute):
+                self.key, self._field = field.attribute, field.name
+                self._checker = Checker(Tree(field.type, tree.definitions))
                 return
-        known = f" ({', '.join(field.encode_name for field in fields)})" if fields else ""
+        known = f" ({', '.join(field.name for field in fields)})" if fields else ""
         raise TypeError(f"topic {self.settings.name!r}: key={key!r} is not a field of {self.codec.name}{known}")
 
     @property
@@ -91,8 +94,8 @@ class TopicContract(Generic[T]):
         stated: str | None = None
         try:
             stated = _field_text(self.codec.decode(record.payload), self.key or "")
-        except Invalid:
-            if not self._fill(record, key):
+        except Invalid as error:
+            if any(field.message == TWICE for field in error.fields) or not self._fill(record, key):
                 raise
             return
         # The field may stand as its default in the value and be missing in the payload.
@@ -114,19 +117,25 @@ class TopicContract(Generic[T]):
 
     def _field_value(self, key: str) -> Any:
         """The key as a value of the field: numbers and truth are text in a key."""
-        if self._field_type is None:
+        if self._checker is None:
             return key
-        try:
-            return msgspec.to_builtins(msgspec.convert(key, self._field_type, strict=False))
-        except msgspec.ValidationError as error:
-            field = FieldError(f"$.{self._field}", field_error(str(error)).message)
-            raise Invalid(f"the key {key[:80]!r} is no value of the field {self._field}", fields=[field]) from None
+        wrong: list[FieldError] = []
+        for value in _readings(key):
+            wrong = self._checker.wrong(value)
+            if not wrong:
+                return value
+        field = FieldError(self._path, wrong[0].message)
+        raise Invalid(f"the key {key[:80]!r} is no value of the field {self._field}", fields=[field])
 
     def _differs(self, key: str, stated: str) -> Invalid:
         return Invalid(
             f"the key {key[:80]!r} and the field {self._field} ({stated[:80]!r}) differ",
-            fields=[FieldError(f"$.{self._field}", f"must be {key[:80]!r}, as the key is")],
+            fields=[FieldError(self._path, f"must be {key[:80]!r}, as the key is")],
         )
+
+    @property
+    def _path(self) -> str:
+        return ROOT + member(self._field)
 
     def record(self, value: T) -> Record:
         """A record to publish, unchecked: the core lets `admit` see it."""
@@ -135,19 +144,22 @@ class TopicContract(Generic[T]):
         return Record(payload, content_type=content_type)
 
 
-def _fields(type: Any) -> Sequence[Any]:
-    """As msgspec sees them; of a union those of its first member that has any."""
-    infos = [msgspec.inspect.type_info(type)]
-    if isinstance(infos[0], msgspec.inspect.UnionType):
-        infos = list(infos[0].types)
-    return next((found for info in infos if (found := getattr(info, "fields", ()))), ())
+def _fields(tree: Tree) -> tuple[Field, ...]:
+    """Of an object; of a union those of its first member that has any."""
+    members = tree.root.members if isinstance(tree.root, Union) else (tree.root,)
+    objects = [found for one in members if isinstance(found := tree.resolve(one), Object)]
+    return next((found.fields for found in objects if found.fields), ())
 
 
-def _hints(type: Any) -> dict[str, Any]:
+def _readings(key: str) -> Iterator[Any]:
+    """What the text may be as a value in JSON, itself first."""
+    yield key
     try:
-        return typing.get_type_hints(type, include_extras=True)
-    except (TypeError, NameError):  # a union, or a generic: its keys are taken as text
-        return {}
+        value = msgspec.json.decode(key)
+    except (msgspec.MsgspecError, RecursionError):
+        return
+    if isinstance(value, (bool, int, float)):
+        yield value
 
 
 def _says_nothing_of_json(content_type: str | None) -> bool:

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import inspect
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NotRequired, TypedDict
 
 import aiohttp
+import attrs
 import msgspec
 import pytest
 import websockets
+from annotated_types import Ge
+from pydantic import BaseModel, Field
 
 from polywire import (
     Hub,
     Invalid,
     NotFound,
 )
-from polywire.testing import serve
+from polywire.contract.objects import object_type
+from polywire.testing import Served, serve
 from tests.application import (
     COLD,
     HOT,
@@ -196,3 +202,122 @@ async def test_bytes_are_taken_as_they_are() -> None:
         async for message in pictures.follow("earliest"):
             assert (message.value, message.content_type) == (b"\x89PNG", "application/octet-stream")
             break
+
+
+# --- the same topic in every family ----------------------------------------------------------------------------------
+
+
+@attrs.define
+class AttrsReading:
+    sensor: str
+    celsius: Annotated[float, Ge(-273)]
+    tags: list[str] = attrs.Factory(list)
+
+
+@dataclass
+class PlainReading:
+    sensor: str
+    celsius: Annotated[float, Ge(-273)]
+    tags: list[str] = field(default_factory=list)
+
+
+class StructReading(msgspec.Struct):
+    sensor: str
+    celsius: Annotated[float, Ge(-273)]
+    tags: list[str] = []
+
+
+class DictReading(TypedDict):
+    sensor: str
+    celsius: Annotated[float, Ge(-273)]
+    tags: NotRequired[list[str]]
+
+
+class ModelReading(BaseModel):
+    place: str = Field(alias="sensor")
+    celsius: Annotated[float, Ge(-273)]
+    tags: list[str] = []
+
+
+FAMILIES: dict[str, Any] = {
+    "attrs": AttrsReading,
+    "dataclass": PlainReading,
+    "struct": StructReading,
+    "typed_dict": DictReading,
+    "pydantic": ModelReading,
+    "parameters": object_type(
+        "Reading",
+        [
+            ("sensor", str, inspect.Parameter.empty),
+            ("celsius", Annotated[float, Ge(-273)], inspect.Parameter.empty),
+            ("tags", list[str], []),
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+async def test_a_topic_of_each_family(family: str) -> None:
+    hub = Hub()
+    hub.topic("readings", FAMILIES[family], key="sensor")
+    async with serve(hub) as t:
+        status, receipt = await post(t, "readings", {"sensor": "attic", "celsius": 1})
+        assert (status, receipt["key"]) == (201, "attic")
+        status, receipt = await post(t, "readings", {"celsius": 1}, key="cellar")
+        assert (status, receipt["key"]) == (201, "cellar")
+        status, problem = await post(t, "readings", {"celsius": -300, "tags": ["a", 1]})
+        assert (status, problem["errors"]) == (
+            400,
+            [
+                {"path": "$.sensor", "message": "required"},
+                {"path": "$.celsius", "message": "must be >= -273"},
+                {"path": "$.tags[1]", "message": "Expected `str`, got `int`"},
+            ],
+        )
+        status, problem = await post(t, "readings", {"sensor": "attic", "celsius": 1}, key="cellar")
+        assert (status, problem["errors"][0]["path"]) == (400, "$.sensor")
+        status, problem = await post(t, "readings", {"celsius": "warm"}, key="cellar")
+        assert (status, problem["errors"]) == (400, [{"path": "$.celsius", "message": "Expected `float`, got `str`"}])
+        assert await payloads(hub, "readings") == [
+            b'{"sensor": "attic", "celsius": 1}',
+            b'{"sensor":"cellar","celsius":1}',
+        ]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+async def test_one_wrong_message_refuses_its_batch_and_is_named(family: str) -> None:
+    hub = Hub()
+    hub.topic("readings", FAMILIES[family])
+    lines = [b'{"sensor":"a","celsius":1}', b'{"sensor":"a","celsius":"warm","tags":{}}', b'{"sensor":"b"}']
+    async with serve(hub) as t:
+        status, problem = await post_lines(t, "readings", lines)
+        assert (status, problem["errors"]) == (
+            400,
+            [
+                {"path": "$[1].celsius", "message": "Expected `float`, got `str`"},
+                {"path": "$[1].tags", "message": "Expected `array`, got `object`"},
+                {"path": "$[2].celsius", "message": "required"},
+            ],
+        )
+        assert await payloads(hub, "readings") == []
+
+
+@pytest.mark.parametrize("key", [None, "cellar"])
+async def test_a_member_that_is_given_twice_refuses_the_message(key: str | None) -> None:
+    hub, _ = make()
+    async with serve(hub) as t:
+        status, problem = await post_lines(t, "readings", [b'{"celsius":1,"celsius":2}'], key=key)
+        assert status == 400
+        assert {"path": "$.celsius", "message": "is given twice"} in problem["errors"]
+        assert await payloads(hub, "readings") == []
+
+
+async def post_lines(t: Served, topic: str, lines: list[bytes], key: str | None = None) -> tuple[int, dict[str, Any]]:
+    async with aiohttp.request(
+        "POST",
+        f"{t.http_url}/topics/{topic}",
+        params={"key": key} if key is not None else {},
+        data=b"\n".join(lines),
+        headers={"Content-Type": "application/x-ndjson"},
+    ) as answer:
+        return answer.status, await answer.json()
