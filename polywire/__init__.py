@@ -2,13 +2,16 @@
 
 # The application
 # Handlers
+from polywire.contract.files import File
 from polywire.core.access import Principal
+from polywire.core.calls import Call
 
 # Errors
 from polywire.core.errors import (
     Conflict,
     DeadlineExceeded,
     Denied,
+    FieldError,
     Internal,
     Invalid,
     LimitExceeded,
@@ -30,7 +33,9 @@ from polywire.core.subscription import Delivery
 from polywire.handlers.injection import Depends
 from polywire.handlers.outcomes import Again, Reject, Retry
 from polywire.hub import Hub
+from polywire.job import Job, JobEvent
 from polywire.message import Message
+from polywire.operation import Operation
 from polywire.router import Router
 from polywire.topic import Topic
 
@@ -38,19 +43,25 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Again",
+    "Call",
     "Conflict",
     "Cursor",
     "DeadlineExceeded",
     "Delivery",
     "Denied",
     "Depends",
+    "FieldError",
+    "File",
     "Hub",
     "Internal",
     "Invalid",
+    "Job",
+    "JobEvent",
     "LimitExceeded",
     "Limits",
     "Message",
     "NotFound",
+    "Operation",
     "PolywireError",
     "Position",
     "Principal",

@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated, Any, Self, TypeVar, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar, get_args, overload
 
 import msgspec
 from msgspec import Meta
 
 from polywire.contract.codec import Codec
+from polywire.contract.contract import Contract
+from polywire.contract.operations import OperationContract
 from polywire.core.access import Principal
+from polywire.core.calls import Call
 from polywire.core.clock import Clock
 from polywire.core.core import Core
 from polywire.core.endings import Deadline, ended_within
@@ -26,11 +29,19 @@ from polywire.core.subscription import Delivery
 from polywire.core.units import text, texts
 from polywire.engines.sqlite import SqliteEngine
 from polywire.handlers.injection import Kind, Parameters, location
-from polywire.handlers.runner import Handler, Middleware, Runner
+from polywire.handlers.invocation import Invocation, Middleware
+from polywire.handlers.operations import core_operation, core_schedule, operation_contract
+from polywire.handlers.runner import Handler, Runner
 from polywire.handlers.threads import Threads
+from polywire.job import Job
 from polywire.message import Message
+from polywire.mounts import Application, Mounts
+from polywire.operation import Operation, OperationDeclaration
 from polywire.router import Declarations, HandlerDeclaration, Router
 from polywire.topic import Topic
+
+if TYPE_CHECKING:
+    from polywire.embedding import EmbeddedHub
 
 __all__ = ["Hub", "HubSettings"]
 
@@ -65,6 +76,8 @@ class Hub(Declarations):
         self,
         name: str = "polywire",
         *,
+        version: str = "",
+        description: str = "",
         data: str | Path | None = None,
         strict: bool | None = None,
         anonymous_allow: Sequence[str] = (),
@@ -74,6 +87,8 @@ class Hub(Declarations):
     ) -> None:
         super().__init__()
         self.name = name
+        self.version = version
+        self.description = description
         self.settings = HubSettings(
             data=str(data) if data is not None else HubSettings().data,
             strict=strict,
@@ -90,6 +105,11 @@ class Hub(Declarations):
         self._runners: list[Runner] = []
         self._stack: AsyncExitStack | None = None
         self._stopping = False
+        self.contract = Contract(name, (), ())
+        """What is declared, as documents and protocols read it; complete once the hub has started."""
+        self.mounts = Mounts()
+        """What is served beside the protocols: see `mount`."""
+        self._embedded: EmbeddedHub | None = None
         self.left_behind: list[asyncio.Task[object]] = []
         """What did not end when the hub stopped."""
 
@@ -111,10 +131,24 @@ class Hub(Declarations):
         return topic
 
     def middleware(self, function: M) -> M:
-        """``async def m(delivery, call_next): ...`` around every delivery, the first declared outermost."""
+        """``async def m(occasion, call_next): ...`` around every delivery and every call, the first declared outermost.
+
+        The occasion is a `Delivery` or a `Call`. What it returns is the handler's or the operation's result; around an
+        operation that streams ``call_next()`` returns None, after the last item.
+        """
         self.may_declare()
         self._middleware.append(function)
         return function
+
+    def mount(self, path: str, app: Application | str | Path) -> None:
+        """Serve an ASGI application, or the files of a folder, on ``path`` and below it, beside the protocols.
+
+        On ``/`` it gets what nobody else claims, the hub's own index included. It is public; who is asking stands in
+        ``scope["principal"]``. Its lifespan starts after the hub's and ends before it. Raises `ValueError` for a path
+        that is taken and a folder that is not there, `TypeError` for what is no ASGI application.
+        """
+        self.may_declare()
+        self.mounts.add(path, app)
 
     # Life
 
@@ -142,20 +176,21 @@ class Hub(Declarations):
         """
         if self._core is not None:
             raise RuntimeError(f"hub {self.name!r} has started already")
-        strict = self.settings.strict if self.settings.strict is not None else bool(self._topics)
         handlers = [self._handler(declaration) for declaration in self._handlers.values()]
         core = Core(
             engine or SqliteEngine(self.settings.data),
-            limits=self.limits, clock=clock, strict=strict, anonymous_allow=self.settings.anonymous_allow,
+            limits=self.limits, clock=clock, strict=self.strict, anonymous_allow=self.settings.anonymous_allow,
         )  # fmt: skip
         for topic in self._topics.values():
             contract = topic.contract
             core.declare_topic(contract.settings, contract.admit if contract.checks else None)
+        self._threads = Threads(self.settings.threads, f"{self.name}-handler")
+        self.contract = self._declare_operations(core, self._threads)
+        self._declare_schedules(core, self._threads)
         await core.start()
         self._core = core
         self._loop = asyncio.get_running_loop()
         self._loop_thread = threading.get_ident()
-        self._threads = Threads(self.settings.threads, f"{self.name}-handler")
         self._stack = AsyncExitStack()
         try:
             if self._lifespan is not None:
@@ -174,6 +209,8 @@ class Hub(Declarations):
             runner = Runner(handler, core, self._middleware, threads.run)
             self._runners.append(runner)
             runner.start()
+        core.jobs.work()
+        core.schedules.start()
 
     def _name_abandoned(self, core: Core) -> None:
         """A handler that left the application leaves its subscription, which goes on holding messages."""
@@ -185,6 +222,98 @@ class Hub(Declarations):
                     subscription.name,
                     subscription.pending.count,
                 )
+
+    @property
+    def strict(self) -> bool:
+        """Whether only declared topics exist."""
+        return self.settings.strict if self.settings.strict is not None else bool(self._topics)
+
+    def describe(self) -> Contract:
+        """What is declared, whether or not the hub has started.
+
+        Raises `TypeError` for an operation that no protocol can call, naming file, line and parameter.
+        """
+        return self._contract([contract for _, _, contract in self._described()])
+
+    def _declare_operations(self, core: Core, threads: Threads) -> Contract:
+        """Raises as `describe`."""
+        contracts = []
+        for declared, parameters, contract in self._described():
+            invocation = Invocation(parameters, declared.name, self._middleware, threads.run)
+            contracts.append(contract)
+            core.calls.declare(core_operation(contract, invocation, declared))
+        return self._contract(contracts)
+
+    def _described(self) -> Iterator[tuple[OperationDeclaration, Parameters, OperationContract]]:
+        kinds: dict[Any, Kind] = {
+            Call: Kind(lambda _: lambda call: call),
+            Principal: Kind(lambda _: lambda call: call.principal),
+            Hub: Kind(lambda _: lambda _: self),
+        }
+        for operation in self._operations.values():
+            declared = operation.declaration
+            parameters = Parameters(declared.function, kinds, payload="fields")
+            yield declared, parameters, operation_contract(declared, parameters)
+
+    def _contract(self, operations: Sequence[OperationContract]) -> Contract:
+        topics = tuple(topic.contract for topic in self._topics.values())
+        return Contract(self.name, topics, tuple(operations), version=self.version, description=self.description)
+
+    def _declare_schedules(self, core: Core, threads: Threads) -> None:
+        """Raises `TypeError` for one that cannot be called, naming file, line and parameter."""
+        kinds: dict[Any, Kind] = {
+            Principal: Kind(lambda _: lambda _: core.access.system),
+            Hub: Kind(lambda _: lambda _: self),
+        }
+        for name, declared in self._schedules.items():
+            parameters = Parameters(declared.function, kinds, payload="none")
+            invocation = Invocation(parameters, name, (), threads.run)
+            core.schedules.declare(core_schedule(name, declared.interval, invocation))
+
+    # Calling
+
+    @overload
+    async def call(self, operation: Operation[..., Coroutine[Any, Any, T]], /, *args: Any, **kwargs: Any) -> T: ...
+
+    @overload
+    async def call(self, operation: Operation[..., T], /, *args: Any, **kwargs: Any) -> T: ...
+
+    @overload
+    async def call(self, operation: str, /, *args: Any, **kwargs: Any) -> Any: ...
+
+    async def call(self, operation: str | Operation[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """The result of an operation, called as a client would: arguments are checked, middleware runs.
+
+        Raises `NotFound`, `Invalid`, `DeadlineExceeded`, and what the operation raises.
+        """
+        name, arguments = self._bound(operation, args, kwargs)
+        return await self.core.calls.call(self.core.access.system, name, arguments)
+
+    def call_from_thread(self, operation: str | Operation[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """`call` for ``def`` handlers and other threads; blocks. Raises `RuntimeError` on the hub's own thread."""
+        return self.run_from_thread(self.call(operation, *args, **kwargs))
+
+    def stream(self, operation: str | Operation[..., Any], /, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+        """The items of an operation that streams, called as `call` does; close the iterator to end it before its end.
+
+        Raises as `call`, `Unsupported` for an operation that answers with one result.
+        """
+        name, arguments = self._bound(operation, args, kwargs)
+        return self.core.calls.stream(self.core.access.system, name, arguments)
+
+    def job(self, id: str) -> Job[Any]:
+        """A job by its id; whether there is one, its methods say."""
+        return Job(self, id)
+
+    def _bound(
+        self, operation: str | Operation[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> tuple[str, dict[str, Any]]:
+        name = operation.name if isinstance(operation, Operation) else operation
+        self.core.calls.require(self.core.access.system, name)
+        return name, self.contract.operation(name).bind(args, kwargs)
+
+    def contract_of(self, operation: str) -> OperationContract:
+        return self.contract.operation(operation)
 
     async def stop(self) -> None:
         """Let running handlers end, then the lifespan; drain and close the log. At most `Limits.drain`, all in all."""
@@ -202,8 +331,12 @@ class Hub(Declarations):
         deadline = Deadline(self.limits.drain * 0.9 / 1000)
         # Until the core itself drains, handlers and the lifespan may publish what they still have.
         core.refuse_clients()
-        left = await asyncio.gather(*(runner.stop(deadline.left(0.6)) for runner in self._runners))
-        self.left_behind.extend(task for tasks in left for task in tasks)
+        share = deadline.left(0.6)
+        left = await asyncio.gather(
+            core.jobs.stop(share), core.schedules.stop(share), *(runner.stop(share) for runner in self._runners),
+            core.calls.drain(share),
+        )  # fmt: skip
+        self.left_behind.extend(task for tasks in left for task in tasks or ())
         self._runners.clear()
         stack, self._stack = self._stack, None
         try:
@@ -227,6 +360,33 @@ class Hub(Declarations):
     ) -> None:
         await self.stop()
 
+    def on_stop(self, callback: Callable[[], Awaitable[None]]) -> None:
+        """Await ``callback`` when the running hub stops: after its handlers, before its own lifespan ends."""
+        if self._stack is None:
+            raise RuntimeError(f"hub {self.name!r} is not running")
+        self._stack.push_async_callback(callback)
+
+    def asgi(self, *, open: bool = False, **http: Any) -> EmbeddedHub:
+        """The hub as an ASGI application, to be mounted in another: ``app.mount("/hub", hub.asgi())``.
+
+        Give the host `lifespan`, or the first request starts the hub. ``open``: serve other machines, too, while the
+        hub has no API keys. ``http`` are fields of `HttpSettings`, as ``origins``; file and environment are read as by
+        `run`. Raises `ValueError` if it was called with other settings before.
+        """
+        return self._as_embedded().set(open=open, **http)
+
+    def lifespan(self, app: object = None) -> AbstractAsyncContextManager[None]:  # noqa: ARG002 - its signature
+        """The hub's life as a lifespan of an ASGI framework: ``FastAPI(lifespan=hub.lifespan)``; or, inside one's own,
+        ``async with hub.lifespan(app):``."""
+        return self._as_embedded().lifespan()
+
+    def _as_embedded(self) -> EmbeddedHub:
+        from polywire.embedding import EmbeddedHub  # the wires are only loaded by those who serve
+
+        if self._embedded is None:
+            self._embedded = EmbeddedHub(self)
+        return self._embedded
+
     def run(self, **settings: Any) -> None:
         """Serve until SIGINT or SIGTERM, with every protocol listening. ``settings`` are those of ``polywire run``."""
         from polywire.serving import run  # the wires are only loaded by those who serve
@@ -247,7 +407,7 @@ class Hub(Declarations):
             where = location(declaration.function)
             raise TypeError(f"{where}: publish= is topic {results.name!r} of another hub, or of a router not included")
         batch = declaration.batch is not None
-        parameters = Parameters(declaration.function, kinds, payload=True, batch=batch)
+        parameters = Parameters(declaration.function, kinds, payload="one", batch=batch)
         return Handler(
             declaration.function,
             parameters,
@@ -274,5 +434,7 @@ class Hub(Declarations):
         """Run a coroutine on the hub's loop, from another thread, and wait for it. Raises `RuntimeError` on its own."""
         if self._loop is None or threading.get_ident() == self._loop_thread:
             coroutine.close()
-            raise RuntimeError("send() blocks: await publish() on the hub's own thread, and start the hub first")
+            raise RuntimeError(
+                "this blocks: await publish() or call() on the hub's own thread, and start the hub first"
+            )
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypedDict, TypeVar, Unpack, overload
 
 import msgspec
 
+from polywire.contract.operations import OperationContract
 from polywire.contract.topics import TopicContract
+from polywire.core.address import legal_topic
+from polywire.core.call import JobPolicy
 from polywire.core.durations import parse_duration
 from polywire.core.errors import Invalid
 from polywire.core.position import Cursor
@@ -18,19 +21,22 @@ from polywire.core.subscription import SubscriptionSettings
 from polywire.core.topics import TopicSettings
 from polywire.handlers.injection import location
 from polywire.handlers.outcomes import Retry
+from polywire.operation import Method, Operation, OperationDeclaration
 from polywire.topic import Topic, start_of
 
 if TYPE_CHECKING:
     from polywire.core.core import Core
     from polywire.hub import Hub
 
-__all__ = ["Declarations", "Declaring", "HandlerDeclaration", "Router"]
+__all__ = ["Declarations", "Declaring", "HandlerDeclaration", "Router", "ScheduleDeclaration"]
 
 T = TypeVar("T")
 P = ParamSpec("P")
 R = TypeVar("R")
+F = TypeVar("F", bound=Callable[..., Any])
 
 Duration = str | float
+_JOB_RETRY = Retry(attempts=3)
 
 
 class HandlerDeclaration(msgspec.Struct):
@@ -40,6 +46,23 @@ class HandlerDeclaration(msgspec.Struct):
     publish: Topic[Any] | None
     manual: bool
     batch: int | None
+    concurrency: int
+
+
+class ScheduleDeclaration(msgspec.Struct):
+    """``interval`` is in ms."""
+
+    function: Callable[..., Any]
+    interval: int
+
+
+class PathOptions(TypedDict, total=False):
+    """Of an operation with a path of its own."""
+
+    name: str | None
+    status: int | None
+    timeout: Duration | None
+    retry: Retry | None
     concurrency: int
 
 
@@ -87,12 +110,14 @@ class Declaring(Generic[T]):
 
 
 class Declarations:
-    """``topic`` and ``subscribe``, for a hub and for routers alike."""
+    """``topic``, ``subscribe``, ``operation`` and ``every``, for a hub and for routers alike."""
 
     def __init__(self, prefix: str = "") -> None:
         self._prefix = prefix
         self._topics: dict[str, Topic[Any]] = {}
         self._handlers: dict[str, HandlerDeclaration] = {}
+        self._operations: dict[str, Operation[..., Any]] = {}
+        self._schedules: dict[str, ScheduleDeclaration] = {}
 
     @property
     def topics(self) -> tuple[Topic[Any], ...]:
@@ -103,20 +128,29 @@ class Declarations:
         """Raises `RuntimeError` when it is too late to declare anything."""
         raise NotImplementedError
 
-    def take_in(self, topics: Mapping[str, Topic[Any]], handlers: Mapping[str, HandlerDeclaration], whose: str) -> None:
+    def take_in(self, other: Declarations, whose: str) -> None:
         """Take over what was declared elsewhere. Raises `ValueError` for a name that is declared here too."""
         self.may_declare()
-        kinds = (("topic", self._topics.keys(), topics), ("subscription", self._handlers.keys(), handlers))
+        kinds: tuple[tuple[str, dict[str, Any], dict[str, Any]], ...] = (
+            ("topic", self._topics, other._topics),
+            ("subscription", self._handlers, other._handlers),
+            ("operation", self._operations, other._operations),
+            ("schedule", self._schedules, other._schedules),
+        )
         for kind, mine, theirs in kinds:
-            twice = sorted(mine & theirs.keys())
+            twice = sorted(mine.keys() & theirs.keys())
             if twice:
                 raise ValueError(f"{kind} {twice[0]!r} is declared twice: in the hub and in {whose}")
-        self._topics.update(topics)
-        self._handlers.update(handlers)
+        for _, mine, theirs in kinds:
+            mine.update(theirs)
 
     @property
     def core(self) -> Core:
         """Of the hub that these declarations belong to."""
+        raise NotImplementedError
+
+    def contract_of(self, operation: str) -> OperationContract:
+        """Once the hub has started. Raises `NotFound`."""
         raise NotImplementedError
 
     def run_from_thread(self, coroutine: Coroutine[Any, Any, T]) -> T:
@@ -136,6 +170,7 @@ class Declarations:
         overflow: Literal["refuse", "drop-oldest", "dead-letter"] = "refuse",
         durability: Literal["durable", "memory"] = "durable",
         latest: bool = False,
+        dedup: bool = False,
     ) -> Topic[T]: ...
 
     @overload
@@ -151,6 +186,7 @@ class Declarations:
         overflow: Literal["refuse", "drop-oldest", "dead-letter"] = "refuse",
         durability: Literal["durable", "memory"] = "durable",
         latest: bool = False,
+        dedup: bool = False,
     ) -> Topic[Any]: ...
 
     def topic(
@@ -165,12 +201,13 @@ class Declarations:
         overflow: Literal["refuse", "drop-oldest", "dead-letter"] = "refuse",
         durability: Literal["durable", "memory"] = "durable",
         latest: bool = False,
+        dedup: bool = False,
     ) -> Topic[Any]:
         """Declare a topic: messages of ``type`` (anything, if not given), kept for ``retention`` (``"7d"`` or seconds).
 
         ``key`` is the field of the payload that is the message's key; ``latest`` keeps the last message of each key for
-        good; sizes are bytes. Raises `TypeError` for a type that cannot be one, `ValueError` for a name declared twice,
-        `Invalid` for a value that no topic can have.
+        good; ``dedup`` stores a CloudEvent once, by its source and id; sizes are bytes. Raises `TypeError` for a type
+        that cannot be one, `ValueError` for a name declared twice, `Invalid` for a value that no topic can have.
         """
         self.may_declare()
         full = self._prefix + name
@@ -184,6 +221,7 @@ class Declarations:
             hard_limit=hard_limit,
             overflow=overflow,
             latest=latest,
+            dedup=dedup,
         )
         settings.check()
         topic: Topic[Any] = Topic(self, TopicContract(settings, type, key))
@@ -281,6 +319,123 @@ class Declarations:
 
         return Declaring(declare)
 
+    @overload
+    def operation(self, function: Callable[P, R], /) -> Operation[P, R]: ...
+
+    @overload
+    def operation(
+        self,
+        /,
+        *,
+        name: str | None = None,
+        safe: bool = False,
+        timeout: Duration | None = None,
+        retry: Retry | None = None,
+        concurrency: int = 10,
+    ) -> Callable[[Callable[P, R]], Operation[P, R]]: ...
+
+    def operation(
+        self,
+        function: Callable[..., Any] | None = None,
+        /,
+        *,
+        name: str | None = None,
+        safe: bool = False,
+        timeout: Duration | None = None,
+        retry: Retry | None = None,
+        concurrency: int = 10,
+    ) -> Any:
+        """Make a function callable over every protocol, as ``POST /operations/NAME`` does over REST.
+
+        Its parameters that are not injected are the fields of the request, its result is the reply; an async generator
+        streams. ``safe``: it changes nothing. ``timeout`` (``"5m"`` or seconds; 0 for none) overrides the hub's limits.
+        Its jobs are tried again as ``retry`` says (three times, if not given), ``concurrency`` of them at a time.
+        """
+        declare = self._declaring(name=name, safe=safe, timeout=timeout, retry=retry, concurrency=concurrency)
+        return declare if function is None else declare(function)
+
+    def get(
+        self, path: str, *, name: str | None = None, status: int | None = None, timeout: Duration | None = None
+    ) -> Callable[[Callable[P, R]], Operation[P, R]]:
+        """An operation with a path of its own, as ``/users/{user_id}``; the other parameters come from the query.
+
+        It changes nothing: its answers have an ETag.
+        """
+        return self._declaring("GET", path, name=name, status=status, timeout=timeout)
+
+    def post(self, path: str, **options: Unpack[PathOptions]) -> Callable[[Callable[P, R]], Operation[P, R]]:
+        """An operation with a path of its own. The parameters that are not in the path are the body's fields; a single
+        structured one among them is the body itself, and the others come from the query. ``status``: of its answer,
+        if not 200 (204 where it answers nothing). The other options are those of `operation`."""
+        return self._declaring("POST", path, **options)
+
+    def put(self, path: str, **options: Unpack[PathOptions]) -> Callable[[Callable[P, R]], Operation[P, R]]:
+        """As `post`."""
+        return self._declaring("PUT", path, **options)
+
+    def patch(self, path: str, **options: Unpack[PathOptions]) -> Callable[[Callable[P, R]], Operation[P, R]]:
+        """As `post`."""
+        return self._declaring("PATCH", path, **options)
+
+    def delete(self, path: str, **options: Unpack[PathOptions]) -> Callable[[Callable[P, R]], Operation[P, R]]:
+        """As `post`, but the other parameters come from the query."""
+        return self._declaring("DELETE", path, **options)
+
+    def _declaring(
+        self,
+        method: Method | None = None,
+        path: str | None = None,
+        *,
+        name: str | None = None,
+        safe: bool = False,
+        status: int | None = None,
+        timeout: Duration | None = None,
+        retry: Retry | None = None,
+        concurrency: int = 10,
+    ) -> Callable[[Callable[P, R]], Operation[P, R]]:
+        milliseconds = parse_duration(timeout) if timeout is not None else None
+        policy = retry or _JOB_RETRY
+        jobs = JobPolicy(policy.attempts, policy.backoff(), concurrency)
+
+        def declare(function: Callable[P, R]) -> Operation[P, R]:
+            self.may_declare()
+            plain = function.declaration.function if isinstance(function, Operation) else function
+            full = f"{self._prefix}{name or getattr(plain, '__name__', 'operation')}"
+            if not legal_topic(full):
+                raise ValueError(f"{location(plain)}: not a name for an operation: {full!r}; give it a name=")
+            if full in self._operations:
+                raise ValueError(f"{location(plain)}: an operation named {full!r} is declared twice; give it a name=")
+            if concurrency < 1:
+                raise ValueError(f"{location(plain)}: concurrency is at least 1")
+            declared = OperationDeclaration(full, plain, method, path, safe, status, milliseconds, jobs)
+            operation: Operation[P, R] = Operation(self, declared)
+            self._operations[full] = operation
+            return operation
+
+        return declare
+
+    def every(self, interval: Duration, *, name: str | None = None) -> Callable[[F], F]:
+        """Run the decorated function every ``interval`` (``"1h"``, or seconds), first after one.
+
+        It is given what it asks for by annotation: `Hub`, `Principal` (the hub's own), ``Annotated[X, Depends(f)]``.
+        When it runs next is stored under its ``name``: a restart neither skips a run nor repeats it; of several that
+        were missed one is made up for. It never runs twice at a time. What it raises is logged and counted. The
+        function stays callable as it is.
+        """
+        milliseconds = parse_duration(interval)
+        if milliseconds < 1:
+            raise ValueError(f"every {interval!r} is all the time")
+
+        def declare(function: F) -> F:
+            self.may_declare()
+            full = f"{self._prefix}{name or getattr(function, '__name__', 'schedule')}"
+            if full in self._schedules:
+                raise ValueError(f"{location(function)}: a schedule named {full!r} is declared twice; give it a name=")
+            self._schedules[full] = ScheduleDeclaration(function, milliseconds)
+            return function
+
+        return declare
+
     def _source(self, source: Topic[Any] | str, key: str | None, headers: Mapping[str, str] | None) -> Source:
         if not isinstance(source, (Topic, str)):
             raise TypeError(
@@ -301,7 +456,7 @@ class Router(Declarations):
         """Give everything declared here to the hub. Raises `ValueError`."""
         if self._hub is not None:
             raise ValueError("this router is included already")
-        hub.take_in(self._topics, self._handlers, f"the router {self._prefix!r}")
+        hub.take_in(self, f"the router {self._prefix!r}")
         self._hub = hub
 
     def may_declare(self) -> None:
@@ -311,6 +466,9 @@ class Router(Declarations):
     @property
     def core(self) -> Core:
         return self._required().core
+
+    def contract_of(self, operation: str) -> OperationContract:
+        return self._required().contract_of(operation)
 
     def run_from_thread(self, coroutine: Coroutine[Any, Any, T]) -> T:
         try:
@@ -322,5 +480,5 @@ class Router(Declarations):
 
     def _required(self) -> Hub:
         if self._hub is None:
-            raise Invalid("this topic's router is not part of a hub", hint="call hub.include(router)")
+            raise Invalid("this router is not part of a hub", hint="call hub.include(router)")
         return self._hub

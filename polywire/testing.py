@@ -25,7 +25,6 @@ import msgspec
 from polywire.core.clock import ManualClock
 from polywire.core.durations import parse_duration
 from polywire.core.engine import Engine
-from polywire.core.subscription import Subscription
 from polywire.engines.sqlite import SqliteEngine, SqliteSettings
 from polywire.serving import Server, ServeSettings
 
@@ -62,24 +61,33 @@ class Served:
         return self.http_url.replace("http", "ws", 1)
 
     async def settled(self, within: float = 10.0) -> None:
-        """Wait until everything published is stored and every subscription with consumers is drained.
+        """Wait until everything published is stored, every subscription with consumers is drained, and every job and
+        schedule that is due has run.
 
-        Messages that wait for a retry or a delay are not waited for: `clock.advance` makes them due. Raises
+        What waits for a retry or a delay is not waited for: `clock.advance` makes it due. Raises
         `TimeoutError` after ``within`` seconds, naming what is left.
         """
         core = self.hub.core
         try:
             async with asyncio.timeout(within):
                 await core.log.published()
-                while self._busy():
+                while self._left():
                     await asyncio.sleep(0.002)
                     await core.log.published()
         except TimeoutError:
-            left = ", ".join(f"{s.name} ({s.pending.count} pending)" for s in self._busy())
+            left = ", ".join(self._left())
             raise TimeoutError(f"not settled after {within} s: {left or 'the log'}") from None
 
-    def _busy(self) -> list[Subscription]:
-        return [s for s in self.hub.core.subscriptions if s.busy or (s.filling is not None and s.consumers)]
+    def _left(self) -> list[str]:
+        """What is due and not done."""
+        core = self.hub.core
+        busy = (s for s in core.subscriptions if s.busy or (s.filling is not None and s.consumers))
+        return [
+            *(f"{s.name} ({s.pending.count} pending)" for s in busy),
+            *(f"schedule {s.name}" for s in core.schedules if s.running is not None),
+            *(["delayed messages"] if core.delays.releasing else []),
+            *([f"{core.jobs.running} jobs"] if core.jobs.running else []),
+        ]
 
 
 @asynccontextmanager

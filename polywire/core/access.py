@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from enum import StrEnum
+from typing import NoReturn
 
 import msgspec
 
-from polywire.core.address import covers, is_pattern
+from polywire.core.address import begins, covers, is_own, is_pattern, is_private
 from polywire.core.clock import Clock
 from polywire.core.engine import StateChange
 from polywire.core.errors import (
@@ -28,6 +29,8 @@ __all__ = ["Access", "Action", "ApiKeyInfo", "Permission", "Principal"]
 
 KEY_STATE = "api_key"
 _CACHED_DECISIONS = 4_096
+_CACHED_NAME = 2_048  # characters: a peer may ask about a name as long as its frame
+_SHOWN_NAME = 250
 _PERMISSIONS = 1_000
 
 
@@ -37,6 +40,9 @@ class Action(StrEnum):
     CALL = "call"
     MANAGE = "manage"
     ADMIN = "admin"
+
+
+_OF_TOPICS = (Action.PUBLISH, Action.SUBSCRIBE)
 
 
 class Permission(msgspec.Struct, frozen=True):
@@ -78,22 +84,46 @@ class Principal:
     def __repr__(self) -> str:
         return f"<Principal {self.kind} {self.name}>"
 
+    @property
+    def powerless(self) -> bool:
+        """Whether there is nothing that it may do."""
+        return not self.active or not (self.everything or self._permissions)
+
     def allows(self, action: Action, name: str) -> bool:
         if self.everything:
-            return self.active
+            return self.active and not (name[:1] == "_" and self._is_shut(action, name))
         decided = self._decisions.get((action, name))
         if decided is None:
             decided = self.active and self._decide(action, name)
+            if len(name) > _CACHED_NAME:
+                return decided
             if len(self._decisions) >= _CACHED_DECISIONS:
                 self._decisions.clear()
             self._decisions[action, name] = decided
         return decided
 
     def _decide(self, action: Action, name: str) -> bool:
+        if self._is_shut(action, name):
+            return False
+        topic = name.partition(".")[0]
+        by_name = action in _OF_TOPICS and is_own(topic) and not self.allows(Action.ADMIN, "#")
         return any(
-            p.action in (action, "*") and covers(p.pattern.replace("{user}", self.name), name)
-            for p in self._permissions
+            covers(pattern, name) and not (by_name and pattern.partition(".")[0] != topic)
+            for pattern in self._patterns(action)
         )
+
+    def _is_shut(self, action: Action, name: str) -> bool:
+        """Whether it is a topic for nobody but the hub itself."""
+        return action in _OF_TOPICS and self.kind != "hub" and is_private(name.partition(".")[0])
+
+    def allows_some_of(self, action: Action, topic: str) -> bool:
+        """Whether it may do so with a key of the topic at least."""
+        if self.everything or not self.active:
+            return self.active
+        return any(begins(topic, pattern) for pattern in self._patterns(action))
+
+    def _patterns(self, action: Action) -> Iterator[str]:
+        return (p.pattern.replace("{user}", self.name) for p in self._permissions if p.action in (action, "*"))
 
     def on_revoked(self, callback: Callable[[], None]) -> Callable[[], None]:
         """``callback`` runs when permissions are taken away; call what is returned to be forgotten."""
@@ -138,6 +168,7 @@ class Access:
         self._most = keys
         self._store: Store | None = None
         self._keys: dict[str, tuple[StoredKey, Principal]] = {}
+        self._names: dict[str, Principal] = {}  # of keys
         self._making: set[str] = set()  # names of keys that are being stored
         self._anonymous_allow = [Permission.parse(text) for text in anonymous_allow]
         self.anonymous = Principal("anonymous", "anonymous", everything=True)
@@ -167,16 +198,37 @@ class Access:
             raise Unauthenticated("the API key is not known", hint="it may have been revoked; ask for a new one")
         return entry[1]
 
+    def named(self, name: str) -> Principal | None:
+        """Who has that name now; None for an API key that was revoked."""
+        if name in (self.anonymous.name, self.system.name):
+            return self.anonymous if name == self.anonymous.name else self.system
+        return self._names.get(name)
+
     def allows(self, principal: Principal, action: Action, name: str) -> bool:
         return principal.allows(action, name)
 
     def require(self, principal: Principal, action: Action, name: str) -> None:
         """Raises `Denied`, or `Unauthenticated` for a principal without credentials."""
-        if principal.allows(action, name):
-            return
-        if principal.kind == "anonymous":
+        if not principal.allows(action, name):
+            self._refuse(principal, action, name)
+
+    def require_some_of(self, principal: Principal, action: Action, topic: str) -> None:
+        """Raises as `require` for who may not do so with any key of the topic: to be asked before a body is read."""
+        if not principal.allows_some_of(action, topic):
+            self._refuse(principal, action, topic)
+
+    def _refuse(self, principal: Principal, action: Action, name: str) -> NoReturn:
+        private = action in _OF_TOPICS and is_private(name.partition(".")[0])
+        if len(name) > _SHOWN_NAME:
+            name = f"{name[:_SHOWN_NAME]}…"
+        if principal.kind == "anonymous" and not principal.everything:
             raise Unauthenticated(
                 f"{action} on {name!r} needs an API key", hint="send Authorization: Bearer KEY, or X-API-Key"
+            )
+        if private:
+            raise Denied(
+                f"nobody may {action} {name!r}: it holds what others asked of the hub",
+                hint="who submitted a job reads it by its id",
             )
         raise Denied(f"{principal.name!r} may not {action} {name!r}", hint=f"grant it {action}:{name}")
 
@@ -222,6 +274,7 @@ class Access:
                 # The last key's removal does not open the hub again: that takes a restart.
                 owner.narrow((), active=False)
                 self._keys.pop(key.id, None)
+                self._names.pop(key.name, None)
                 return
         raise NotFound(f"no API key {id_or_name!r}")
 
@@ -233,7 +286,9 @@ class Access:
     def _add(self, key: StoredKey) -> None:
         if not self._keys:
             self.anonymous.narrow(self._anonymous_allow)
-        self._keys[key.id] = (key, Principal(key.name, "key", [Permission.parse(text) for text in key.allow]))
+        principal = Principal(key.name, "key", [Permission.parse(text) for text in key.allow])
+        self._keys[key.id] = (key, principal)
+        self._names[key.name] = principal
 
 
 def _hash(secret: str) -> bytes:

@@ -11,10 +11,23 @@ from functools import lru_cache
 
 from polywire.core.errors import Invalid
 
-__all__ = ["OTHER", "covers", "is_pattern", "is_reserved", "key_text", "legal_topic", "matches", "require_topic"]
+__all__ = [
+    "OTHER",
+    "begins",
+    "covers",
+    "is_own",
+    "is_pattern",
+    "is_private",
+    "is_reserved",
+    "key_text",
+    "legal_topic",
+    "matches",
+    "require_topic",
+]
 
 OTHER = "_other"
 _LEGAL = re.compile(r"[A-Za-z0-9.\-][A-Za-z0-9._\-]{0,248}")
+_USUAL = 2_048  # characters of an address or a pattern; see `Limits.key_size`
 _RESERVED = re.compile(r"_.*|operations|default|amq\..*|polywire\..*", re.DOTALL)
 
 
@@ -25,6 +38,16 @@ def legal_topic(name: str) -> bool:
 def is_reserved(name: str) -> bool:
     """Names that no declaration or client may create."""
     return _RESERVED.fullmatch(name) is not None
+
+
+def is_own(name: str) -> bool:
+    """The hub's own topics, which it makes and fills: patterns leave them out."""
+    return name[:1] == "_" and name != OTHER
+
+
+def is_private(name: str) -> bool:
+    """Of the hub's own topics those that hold what others asked for, and were answered: nobody reads them."""
+    return name in ("_calls", "_jobs", "_replies")
 
 
 def require_topic(name: str) -> str:
@@ -51,26 +74,47 @@ def matches(pattern: str, dotted: str) -> bool:
     return covers(pattern, dotted)
 
 
-@lru_cache(maxsize=4_096)
+def begins(topic: str, pattern: str) -> bool:
+    """Whether ``pattern`` means an address of this topic, be it with one key alone."""
+    words = pattern.split(".")
+    for index, theirs in enumerate(topic.split(".")):
+        if index == len(words):
+            return False
+        if words[index] == "#":
+            return True
+        if words[index] not in ("*", theirs):
+            return False
+    return True
+
+
 def covers(pattern: str, other: str) -> bool:
     """Whether every address that ``other`` (itself a pattern or not) means is one that ``pattern`` means."""
-    return _covers(tuple(pattern.split(".")), tuple(other.split(".")))
+    # A peer may ask about a name as long as its frame: only what has a usual length is remembered.
+    usual = len(pattern) <= _USUAL and len(other) <= _USUAL
+    return _covers_usual(pattern, other) if usual else _covers(pattern, other)
 
 
-def _covers(pattern: tuple[str, ...], other: tuple[str, ...]) -> bool:
-    """Row by row over the two word lists, so that hostile patterns cost at most their product."""
-    row = [True] + [False] * len(other)
-    for j, _ in enumerate(other):
-        row[j + 1] = False
-    for word in pattern:
-        many = word == "#"
-        new = [row[0] and many]
-        for j, theirs in enumerate(other):
-            if many:
-                new.append(row[j + 1] or new[j])
-            elif theirs == "#":
-                new.append(False)  # "#" may stand for no word or for several: only "#" covers it
-            else:
-                new.append(row[j] and (word in ("*", theirs)))
-        row = new
-    return row[-1]
+def _covers(pattern: str, other: str) -> bool:
+    """All places in the pattern at once, a bit for each: so that hostile patterns and names cost little."""
+    places: dict[str, int] = {}
+    end = 1
+    last = ""
+    for word in pattern.split("."):
+        if word != "#" or last != "#":  # "#.#" means what "#" means
+            places[word] = places.get(word, 0) | end
+            end <<= 1
+        last = word
+    many, any_one = places.pop("#", 0), places.get("*", 0)
+    all_the_rest = end >> 1 & many
+    reached = 1 | (1 & many) << 1
+    for word in other.split("."):
+        # "#" may stand for no word or for several: only "#" covers it.
+        fitting = 0 if word == "#" else places.get(word, 0) | any_one
+        reached = reached & many | (reached & fitting) << 1
+        reached |= (reached & many) << 1
+        if not reached or reached & all_the_rest:
+            break
+    return bool(reached & (end | all_the_rest))
+
+
+_covers_usual = lru_cache(maxsize=4_096)(_covers)

@@ -1,4 +1,5 @@
-"""What any record must keep to before a topic's own check sees it: sizes, and values that can be stored."""
+"""What any record must keep to before a topic's own check sees it, sizes and values that can be stored; and any pattern
+of keys."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ from polywire.core.errors import FieldError, Invalid, TooLarge
 from polywire.core.limits import Limits
 from polywire.core.message import Record
 
-__all__ = ["check_record"]
+__all__ = ["check_pattern", "check_record"]
 
 _ID = 1_024  # characters of an id, a reply-to, a correlation id, a content type
 _INTEGER = 1 << 63
@@ -34,6 +35,15 @@ def check_record(record: Record, limits: Limits) -> None:
             raise TooLarge(f"a message's {name} has at most {_ID} characters, not {len(value)}")
     if record.native is not None and len(record.native) > limits.headers_size:
         raise TooLarge(f"a message's properties have at most {limits.headers_size} bytes, not {len(record.native)}")
+
+
+def check_pattern(pattern: str | None, limits: Limits) -> None:
+    """No key is longer, so such a pattern would mean nothing, and cost at every message. Raises `TooLarge`."""
+    if pattern is not None and len(pattern) > limits.key_size:
+        raise TooLarge(
+            f"a key has at most {limits.key_size} bytes, and a pattern no more characters",
+            extra={"limit": limits.key_size},
+        )
 
 
 def _check_headers(record: Record, limits: Limits) -> None:

@@ -14,7 +14,9 @@ from typing import Any, Literal
 import msgspec
 
 from polywire.core.access import KEY_STATE, Access, Action, Principal
-from polywire.core.address import is_reserved, key_text, require_topic
+from polywire.core.address import is_private, is_reserved, key_text, require_topic
+from polywire.core.admission import check_pattern
+from polywire.core.calls import Calls
 from polywire.core.catalog import Catalog
 from polywire.core.clock import Clock, SystemClock
 from polywire.core.counters import Counters
@@ -29,6 +31,7 @@ from polywire.core.errors import (
     PolywireError,
     Unavailable,
 )
+from polywire.core.jobs import Jobs
 from polywire.core.kept import alive
 from polywire.core.limits import Limits
 from polywire.core.log import Log, Told, stored_key
@@ -37,6 +40,7 @@ from polywire.core.pages import appended, delayed_page, page, retained_page
 from polywire.core.position import Cursor, Position
 from polywire.core.publishing import Publishing
 from polywire.core.recovery import rebuild_dedup, recover
+from polywire.core.schedules import SCHEDULE_STATE, Schedules
 from polywire.core.streams import Follower, Page, Sink, Start, read_from, resolve
 from polywire.core.subscription import Delivery
 from polywire.core.subscriptions import Subscriptions
@@ -77,6 +81,10 @@ class Core:
         self.delays = Delays(self)
         self.cursors = Cursors(self)
         self.publishing = Publishing(self.log, self.catalog, self.access, self.delays)
+        self.calls = Calls(self)
+        self.jobs = Jobs(self)
+        self.schedules = Schedules(self)
+        self.tables = (self.jobs.table, self.calls.replies.table)
         self._upkeep = Upkeep(self)
         self._declared: list[tuple[TopicSettings, Admit | None]] = []
         self._followers: dict[Follower, Callable[[], None]] = {}
@@ -100,6 +108,8 @@ class Core:
         try:
             await asyncio.get_running_loop().run_in_executor(None, self._engine.open)
             self.access.load([value for _, value in self._engine.load(KEY_STATE)], self._store)
+            for name, value in self._engine.load(SCHEDULE_STATE):
+                self.schedules.restore(name, value)
             originals = recover(self, self._engine)
             self._engine.start(asyncio.get_running_loop())
             for settings, admit in self._declared:
@@ -168,7 +178,8 @@ class Core:
         self.log.change(*changes)
         await self.log.committed()
 
-    def _require_running(self, principal: Principal) -> None:
+    def require_running(self, principal: Principal) -> None:
+        """Raises `Unavailable`."""
         if self.phase != "running":
             raise Unavailable(f"the hub is {self.phase}", retry_after=1)
         if self._closed_to_clients and principal is not self.access.system:
@@ -183,6 +194,14 @@ class Core:
 
     def on_relief(self, callback: Callable[[], None]) -> None:
         self.log.on_relief(callback)
+
+    def require_publisher(self, principal: Principal, topic: str) -> None:
+        """Raises as `publish` for who may publish nothing at all to the topic.
+
+        To be asked before a body is read by the topic's type: what is wrong with it would tell of the type.
+        """
+        self.require_running(principal)
+        self.access.require_some_of(principal, Action.PUBLISH, topic)
 
     async def publish(
         self, principal: Principal, topic: str, records: list[Record], *, due: int | None = None
@@ -204,7 +223,7 @@ class Core:
             if not stored.done():
                 stored.set_result(None) if error is None else stored.set_exception(error)
 
-        self._require_running(principal)
+        self.require_running(principal)
         receipts = self.publishing.publish(principal, topic, records, due, told)
         await stored
         return receipts
@@ -219,7 +238,7 @@ class Core:
         due: int | None = None,
     ) -> list[Receipt]:
         """As `publish`, without waiting: ``done(None)`` after the commit, ``done(error)`` if it failed."""
-        self._require_running(principal)
+        self.require_running(principal)
         return self.publishing.publish(principal, topic, records, due, done or _ignore)
 
     def publish_settling(
@@ -228,7 +247,7 @@ class Core:
         """Acknowledge deliveries and publish what came of them, in one commit. Raises what `publish` raises, with
         nothing
         done. If the commit fails, the deliveries are pending again and come again."""
-        self._require_running(principal)
+        self.require_running(principal)
         self.publishing.settling(principal, deliveries, results)
 
     def event(self, name: str, **details: object) -> None:
@@ -256,6 +275,7 @@ class Core:
         Raises `NotFound`, `Denied`, `StaleCursor`. A filtered page may be empty and still move on.
         """
         place = self._readable(principal, topic, key)
+        check_pattern(key, self.limits)
         limit, size = max(limit, 1), max(size, 1)
         offset = await resolve(self.log, place, start)
         deadline = self.clock.now() + wait
@@ -280,8 +300,10 @@ class Core:
         create: bool = False,
     ) -> Follower:
         """Everything from ``start`` on and as it comes. ``create``: make the topic if names may be made on use."""
-        self._require_running(principal)
-        place = self._readable(principal, topic, key, create=create)
+        self.require_running(principal)
+        self._require_read(principal, topic, key)
+        check_pattern(key, self.limits)
+        place = self.catalog.ensure(topic) if create else self.catalog.existing(topic)
         follower = Follower(self.log, place, sink, key)
 
         def revoked() -> None:
@@ -353,9 +375,9 @@ class Core:
             raise NotFound(f"topic {topic!r} has no delayed message {id[:80]!r}")
         await self.delays.cancel(id)
 
-    def _readable(self, principal: Principal, topic: str, key: str | None, *, create: bool = False) -> Topic:
+    def _readable(self, principal: Principal, topic: str, key: str | None) -> Topic:
         self._require_read(principal, topic, key)
-        return self.catalog.ensure(topic) if create else self.catalog.existing(topic)
+        return self.catalog.existing(topic)
 
     def _require_read(self, principal: Principal, topic: str, key: str | None) -> None:
         self.access.require(principal, Action.SUBSCRIBE, f"{topic}.{'#' if key is None else key}")
@@ -363,22 +385,21 @@ class Core:
     # Topics
 
     def topics(self, principal: Principal) -> list[TopicInfo]:
-        """Those the principal may read or publish to."""
+        """Those the principal may read or publish to, or manage."""
+        return [topic.info() for topic in self.catalog if self._may_see(principal, topic.name)]
+
+    def _may_see(self, principal: Principal, name: str) -> bool:
         may = self.access.allows
-        return [
-            topic.info()
-            for topic in self.catalog
-            if may(principal, Action.SUBSCRIBE, f"{topic.name}.#")
-            or may(principal, Action.PUBLISH, topic.name)
-            or may(principal, Action.MANAGE, topic.name)
-        ]
+        if may(principal, Action.SUBSCRIBE, f"{name}.#") or may(principal, Action.PUBLISH, name):
+            return True
+        return not is_private(name) and may(principal, Action.MANAGE, name)
 
     def topic_info(self, principal: Principal, name: str) -> TopicInfo:
         return self._readable(principal, name, None).info()
 
     async def create_topic(self, principal: Principal, settings: TopicSettings) -> TopicInfo:
         """Make it, or find it with the same settings. Raises `Conflict`, `Invalid`, `Denied`."""
-        self._require_running(principal)
+        self.require_running(principal)
         self.access.require(principal, Action.MANAGE, settings.name)
         require_topic(settings.name)
         if is_reserved(settings.name):
@@ -400,6 +421,8 @@ class Core:
         """
         self.access.require(principal, Action.MANAGE, name)
         topic = self.catalog.existing(name)
+        if is_private(name):
+            raise Conflict(f"topic {name!r} is the hub's own")
         if topic.declared:
             raise Conflict(
                 f"topic {name!r} is declared by the application", hint="take it out of the application first"
@@ -424,6 +447,12 @@ class Core:
             "delayed_messages": self.delays.count,
             "followers": len(self._followers),
             "topics_refused_on_use": self.catalog.refused_on_use,
+            "jobs": self.jobs.table.count,
+            "jobs_running": self.jobs.running,
+            "replies": self.calls.replies.table.count,
+            "schedule_runs": sum(schedule.runs for schedule in self.schedules),
+            "schedule_failures": sum(schedule.failures for schedule in self.schedules),
+            "schedule_skips": sum(schedule.skipped for schedule in self.schedules),
             "accepting": 0 if log.full else 1,
             **self._engine.metrics(),
         }

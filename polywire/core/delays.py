@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from polywire.core.dedup import ORIGINAL_STATE
@@ -42,13 +43,18 @@ class Delays:
         self.count = await self._core.log.engine.count_delayed()
         self._arm(await self._core.log.engine.next_due())
 
+    @property
+    def releasing(self) -> bool:
+        """Whether what is due is on its way into the log."""
+        return self._releasing is not None
+
     def stop(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
         if self._releasing is not None:
             self._releasing.cancel()
 
-    def add(self, topic: Topic, records: Sequence[Record], due: int, told: Told) -> list[str]:
+    def add(self, topic: Topic, records: Sequence[Record], due: int, told: Told | None = None) -> list[str]:
         """Put them into the open transaction. Returns the id by which each waits. Raises `Invalid`, `LimitExceeded`."""
         limits = self._core.limits
         if due - self._core.clock.now() > limits.delay:
@@ -59,17 +65,17 @@ class Delays:
         # Publishers choose the ids of messages and may choose one twice; nothing that waits may replace another.
         waiting = [Delayed(new_id(), due, topic.id, record) for record in records]
         transaction.delayed.extend(waiting)
-        transaction.told.append(told)
+        transaction.told.append(partial(self._stored, due, len(records)))
+        if told is not None:
+            transaction.told.append(told)
         self.count += len(records)
         return [one.id for one in waiting]
 
-    def committed(self, due: int) -> None:
-        """A delayed publish was stored."""
-        if self._next is None or due < self._next:
+    def _stored(self, due: int, count: int, error: PolywireError | None) -> None:
+        if error is not None:
+            self.count -= count
+        elif self._next is None or due < self._next:
             self._arm(due)
-
-    def failed(self, count: int) -> None:
-        self.count -= count
 
     async def cancel(self, id: str) -> Delayed:
         """Raises `NotFound`: there is none, or its time has come."""

@@ -34,7 +34,7 @@ __all__ = [
 
 _tokens = itertools.count(random.SystemRandom().getrandbits(40))
 
-Kind = Literal["queue", "group", "session", "share", "webhook", "dead"]
+Kind = Literal["queue", "group", "session", "share", "webhook", "dead", "jobs"]
 
 
 class Backoff(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

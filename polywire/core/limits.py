@@ -60,4 +60,20 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         5 * SECOND
     )
     dispatch_batch: Annotated[int, count("deliveries handed to a consumer at once")] = 256
+    calls: Annotated[int, count("calls of operations that run at the same time")] = 10_000
+    call_timeout: Annotated[
+        int, milliseconds("how long a call may take, unless its operation declares another time")
+    ] = MINUTE
+    jobs: Annotated[
+        int, count("jobs kept, waiting, running or ended; above it those that ended first are forgotten")
+    ] = 1_000_000
+    job_retention: Annotated[int, milliseconds("how long a job is kept after its end, with its result")] = DAY
+    job_timeout: Annotated[
+        int, milliseconds("how long an attempt of a job may take, unless its operation declares another time")
+    ] = DAY
+    progress_size: Annotated[int, size("of what a job reports as its progress")] = 64 * KIB
+    replies: Annotated[
+        int, count("replies to calls with an idempotency key that are kept; above it the oldest are forgotten")
+    ] = 1_000_000
+    reply_retention: Annotated[int, milliseconds("how long such a reply is kept, and its key remembered")] = DAY
     drain: Annotated[int, milliseconds("how long a stopping hub lets work finish")] = 10 * SECOND

@@ -155,14 +155,7 @@ class Publishing:
         ]
 
     def _delay(self, due: int, topic: Topic, records: Sequence[Record], _size: int, told: Told) -> list[Receipt]:
-        def stored(error: PolywireError | None) -> None:
-            if error is None:
-                self._delays.committed(due)
-            else:
-                self._delays.failed(len(records))
-            told(error)
-
-        ids = self._delays.add(topic, records, due, stored)
+        ids = self._delays.add(topic, records, due, told)
         return [Receipt(name, topic.name, record.key, None, due) for name, record in zip(ids, records, strict=True)]
 
     def _publish_once(self, topic: Topic, records: Sequence[Record], told: Told, store: Store) -> list[Receipt]:

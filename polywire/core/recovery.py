@@ -84,9 +84,13 @@ def _load_topics(core: Core, engine: Engine, restored: int | None) -> None:
             epoch = max(core.catalog.last_epoch(name), restored)
             core.catalog.restore_epoch(name, epoch)
             core.log.change(StateChange("epoch", name, str(epoch).encode()))
+    tables = {table.name: table for table in core.tables}
     for topic_id, retained in engine.load_retained_keys():
-        if topic_id in core.log.by_id:
-            core.log.by_id[topic_id].retained_keys.add(retained)
+        holder = core.log.by_id.get(topic_id)
+        if holder is not None and holder.name in tables:
+            tables[holder.name].restore(retained)
+        elif holder is not None:
+            holder.retained_keys.add(retained)
 
 
 def _load_subscriptions(core: Core, engine: Engine) -> list[Subscription]:

@@ -262,6 +262,11 @@ class Follower:
             self._full = False
             self._go_on()
 
+    def give_back(self, offset: int) -> None:
+        """Said by a sink that returns False: what is at ``offset`` and after it was not taken, and comes again after
+        `resume`."""
+        self.next = offset
+
     def close(self) -> None:
         if self.closed:
             return

@@ -14,6 +14,7 @@ import msgspec
 
 from polywire.core.access import Action, Principal
 from polywire.core.address import is_pattern
+from polywire.core.admission import check_pattern
 from polywire.core.bindings import Bindings
 from polywire.core.dead_letters import DEAD, RETRY, original, restored
 from polywire.core.engine import StateChange
@@ -114,9 +115,18 @@ class Subscriptions:
         if settings.attempts is not None and settings.attempts < 1:
             raise Invalid("attempts must be at least 1", fields=[FieldError("$.attempts", "must be at least 1")])
         for source in settings.sources:
-            self._core.access.require(principal, Action.SUBSCRIBE, f"{source.topic}.{source.key or '#'}")
-            if not is_pattern(source.topic):
-                self._core.catalog.ensure(source.topic)
+            self._check_source(principal, source)
+        for source in settings.sources:
+            self._ensure_topic(source)
+
+    def _check_source(self, principal: Principal, source: Source) -> None:
+        self._core.access.require(principal, Action.SUBSCRIBE, f"{source.topic}.{source.key or '#'}")
+        for pattern in (source.topic, source.key):
+            check_pattern(pattern, self._core.limits)
+
+    def _ensure_topic(self, source: Source) -> None:
+        if not is_pattern(source.topic):
+            self._core.catalog.ensure(source.topic)
 
     def declare(self, settings: SubscriptionSettings, start: Start) -> Subscription:
         """A subscription of the application itself; what changed in its declaration is taken over."""
@@ -147,7 +157,7 @@ class Subscriptions:
         self._all[settings.kind, settings.name] = subscription
         for source in sources:
             self._bindings.add(subscription, source)
-        if settings.kind != "dead":
+        if settings.kind not in ("dead", "jobs"):
             self._bindings.add(subscription, Source(RETRY, key=settings.name))
         return subscription
 
@@ -210,9 +220,8 @@ class Subscriptions:
 
     async def bind(self, principal: Principal, name: str, source: Source, kind: str = "queue") -> None:
         subscription = self._owned(principal, name, kind)
-        self._core.access.require(principal, Action.SUBSCRIBE, f"{source.topic}.{source.key or '#'}")
-        if not is_pattern(source.topic):
-            self._core.catalog.ensure(source.topic)
+        self._check_source(principal, source)
+        self._ensure_topic(source)
         self._add_source(subscription, source)
         self._log.change(self._state(subscription))
         await self._log.committed()

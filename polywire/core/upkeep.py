@@ -105,6 +105,8 @@ class Upkeep:
             await asyncio.sleep(0)
         self._core.subscriptions.expire(self._core.clock.now())
         await self._check_space()
+        for table in self._core.tables:
+            await table.sweep()
 
     # Retention
 

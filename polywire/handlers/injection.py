@@ -10,12 +10,12 @@ import typing
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from functools import partial
-from typing import Annotated, Any, NamedTuple, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
 import msgspec
 
 from polywire.contract.codec import Codec
-from polywire.core.subscription import Delivery
+from polywire.contract.objects import Parameter
 
 __all__ = ["Depends", "Kind", "Parameters", "location"]
 
@@ -34,38 +34,49 @@ class Depends(msgspec.Struct, frozen=True):
 
 
 class Kind(NamedTuple):
-    """How parameters of one annotation are provided: ``of(hint)`` gives the function from a delivery to the value.
+    """How parameters of one annotation are provided: ``of(hint)`` gives the function from an occasion to the value.
 
-    ``single``: the value belongs to one delivery; a handler of batches takes a list of them.
+    An occasion is what the function is called for: a delivery, or a call. ``single``: the value belongs to one
+    delivery; a handler of batches takes a list of them.
     """
 
-    of: Callable[[Any], Callable[[Delivery], Any]]
+    of: Callable[[Any], Callable[[Any], Any]]
     single: bool = False
 
 
-Provide = Callable[[Sequence[Delivery]], Any]
-"""From what is handled at once (without ``batch=`` one delivery) to the value of one parameter."""
+Provide = Callable[[Sequence[Any]], Any]
+"""From what is handled at once (without ``batch=`` one occasion) to the value of one parameter."""
 
 
 class Parameters:
-    """How to call a function: which parameters are injected (``kinds``, by annotation), and which is the payload."""
+    """How to call a function: which parameters are injected (``kinds``, by annotation), and which are the payload.
+
+    ``payload``: whether ``one`` parameter may be left for it, or several that are its ``fields``, or ``none``.
+    """
 
     def __init__(
-        self, function: Callable[..., Any], kinds: Mapping[Any, Kind], *, payload: bool, batch: bool = False
+        self,
+        function: Callable[..., Any],
+        kinds: Mapping[Any, Kind],
+        *,
+        payload: Literal["none", "one", "fields"],
+        batch: bool = False,
     ) -> None:
         self.function = function
+        self.fields: list[Parameter] = []
         self.payload_name: str | None = None
         self._payload_codec: Codec[Any] | None = None
         self._codecs: list[Codec[Any]] = []  # what else must be able to read the payload
         self._injected: list[tuple[str, Provide]] = []
         self._dependencies: list[tuple[str, Depends, Parameters]] = []
         self._kinds = kinds
-        self._takes_payload = payload
+        self._payload = payload
         self._batch = batch
         hints = _hints(function)
+        self.returns: Any = hints.get("return", Any)
         for name, parameter in inspect.signature(function).parameters.items():
             self._claim(parameter, hints.get(name, Any))
-        if batch and payload and not self._takes_messages():
+        if batch and payload == "one" and not self._takes_messages():
             raise TypeError(f"{location(function)}: with batch= one parameter must take the list of payloads")
 
     def _takes_messages(self) -> bool:
@@ -79,18 +90,21 @@ class Parameters:
             raise TypeError(f"{location(self.function)}: parameter {name!r} cannot be positional-only")
         variadic = parameter.kind in _VARIADIC
         if depends is not None:
-            inner = Parameters(depends.function, self._kinds, payload=False, batch=self._batch)
+            inner = Parameters(depends.function, self._kinds, payload="none", batch=self._batch)
             self._codecs += inner._codecs
             self._dependencies.append((name, depends, inner))
         elif (provide := self._provider(name, plain)) is not None:
             self._injected.append((name, provide))
-        elif self._takes_payload and self.payload_name is None and not variadic:
+        elif self._payload == "fields" and not variadic:
+            self._codec(name, plain)
+            self.fields.append(Parameter(name, plain, parameter.default))
+        elif self._payload == "one" and self.payload_name is None and not variadic:
             self.payload_name = name
             self._payload_codec = self._codec(name, self._payload_type(name, plain))
         elif not variadic and parameter.default is parameter.empty:
             raise TypeError(
                 f"{location(self.function)}: parameter {name!r} of {_name(self.function)} is claimed by nothing; "
-                "annotate it with Delivery, Message, Principal, Hub or Annotated[X, Depends(f)]"
+                f"annotate it with {', '.join(_name(kind) for kind in self._kinds)} or Annotated[X, Depends(f)]"
             )
 
     def _provider(self, name: str, hint: Any) -> Provide | None:
@@ -100,16 +114,16 @@ class Parameters:
             if kind is None or not kind.single:
                 return None
             each = self._of(name, kind, element)
-            return lambda deliveries: [each(delivery) for delivery in deliveries]
+            return lambda occasions: [each(occasion) for occasion in occasions]
         kind = self._kinds.get(_base(hint))
         if kind is None:
             return None
         if kind.single and self._batch:
             raise TypeError(f"{location(self.function)}: with batch= parameter {name!r} must be a list[{_name(hint)}]")
         one = self._of(name, kind, hint)
-        return lambda deliveries: one(deliveries[0])
+        return lambda occasions: one(occasions[0])
 
-    def _of(self, name: str, kind: Kind, hint: Any) -> Callable[[Delivery], Any]:
+    def _of(self, name: str, kind: Kind, hint: Any) -> Callable[[Any], Any]:
         """The payload of a ``Message[T]`` is looked at before the handler, as a payload parameter's is."""
         if kind.single and get_args(hint):
             self._codecs.append(self._codec(name, get_args(hint)[0]))
@@ -136,17 +150,17 @@ class Parameters:
         return self._payload_codec.decode(payload) if self._payload_codec is not None else None
 
     async def resolve(
-        self, deliveries: Sequence[Delivery], stack: AsyncExitStack, run: Run, known: dict[Any, Any] | None = None
+        self, occasions: Sequence[Any], stack: AsyncExitStack, run: Run, known: dict[Any, Any] | None = None
     ) -> dict[str, Any]:
         """The arguments other than the payload. ``run(f, **arguments)`` calls plain functions where they may block.
 
         ``known``: what dependencies have given already, by function.
         """
         known = {} if known is None else known
-        arguments = self.injected(deliveries)
+        arguments = self.injected(occasions)
         for name, depends, parameters in self._dependencies:
             if depends.function not in known:
-                inner = await parameters.resolve(deliveries, stack, run, known)
+                inner = await parameters.resolve(occasions, stack, run, known)
                 known[depends.function] = await _enter(depends.function, inner, stack, run)
             arguments[name] = known[depends.function]
         return arguments
@@ -156,8 +170,8 @@ class Parameters:
         """Whether no dependency has to be resolved."""
         return not self._dependencies
 
-    def injected(self, deliveries: Sequence[Delivery]) -> dict[str, Any]:
-        return {name: provide(deliveries) for name, provide in self._injected}
+    def injected(self, occasions: Sequence[Any]) -> dict[str, Any]:
+        return {name: provide(occasions) for name, provide in self._injected}
 
 
 async def _enter(function: Callable[..., Any], arguments: dict[str, Any], stack: AsyncExitStack, run: Run) -> Any:

@@ -8,12 +8,10 @@ share one commit.
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -23,21 +21,17 @@ from polywire.core.errors import Invalid, PolywireError
 from polywire.core.message import Flag
 from polywire.core.subscription import Consumer, Delivery
 from polywire.handlers.injection import Parameters
+from polywire.handlers.invocation import Invocation, Middleware, RunInThread
 from polywire.handlers.outcomes import Again, Reject
-from polywire.handlers.watch import Watch
 
 if TYPE_CHECKING:
     from polywire.contract.topics import TopicContract
     from polywire.core.core import Core
 
-__all__ = ["Handler", "Middleware", "Runner"]
+__all__ = ["Handler", "Runner"]
 
 _logger = logging.getLogger("polywire.handlers")
 _TURN = 0.001  # seconds of handlers per loop turn
-
-Middleware = Callable[[Delivery, Callable[[], Awaitable[Any]]], Awaitable[Any]]
-"""``async def m(delivery, call_next): return await call_next()``; of a batch it is given the first delivery."""
-RunInThread = Callable[..., Awaitable[Any]]
 
 
 class Handler(msgspec.Struct):
@@ -58,10 +52,7 @@ class Runner:
     def __init__(self, handler: Handler, core: Core, middleware: Sequence[Middleware], in_thread: RunInThread) -> None:
         self._handler = handler
         self._core = core
-        self._middleware = middleware
-        self._in_thread = in_thread
-        self._is_async = inspect.iscoroutinefunction(handler.function)
-        self._watch = Watch(handler.name)
+        self._invocation = Invocation(handler.parameters, handler.name, middleware, in_thread)
         self._waiting: deque[Delivery] = deque()
         self._wake = asyncio.Event()
         self._workers: list[asyncio.Task[None]] = []
@@ -145,9 +136,13 @@ class Runner:
             delivery.ack() if deletes else delivery.reject(f"cannot be decoded: {error.detail}")
             return None
 
+    def _arguments(self, payload: Any) -> dict[str, Any]:
+        name = self._handler.parameters.payload_name
+        return {} if name is None else {name: payload}
+
     async def _run(self, deliveries: list[Delivery], payload: Any) -> None:
         try:
-            result = await self._through_middleware(deliveries, payload)
+            result = await self._invocation(deliveries, self._arguments(payload))
             self._succeed(deliveries, result)
         except Reject as outcome:
             for delivery in deliveries:
@@ -184,34 +179,6 @@ class Runner:
         if not self._handler.manual:
             for delivery in deliveries:
                 delivery.ack()
-
-    async def _through_middleware(self, deliveries: list[Delivery], payload: Any) -> Any:
-        if not self._middleware:
-            return await self._call(deliveries, payload)
-
-        async def step(index: int) -> Any:
-            if index == len(self._middleware):
-                return await self._call(deliveries, payload)
-            return await self._middleware[index](deliveries[0], lambda: step(index + 1))
-
-        return await step(0)
-
-    async def _call(self, deliveries: list[Delivery], payload: Any) -> Any:
-        parameters = self._handler.parameters
-        if parameters.plain:
-            return await self._invoke(parameters.injected(deliveries), payload)
-        async with AsyncExitStack() as stack:
-            arguments = await parameters.resolve(deliveries, stack, self._in_thread)
-            return await self._invoke(arguments, payload)
-
-    async def _invoke(self, arguments: dict[str, Any], payload: Any) -> Any:
-        handler = self._handler
-        if handler.parameters.payload_name is not None:
-            arguments[handler.parameters.payload_name] = payload
-        if self._is_async:
-            return await self._watch(handler.function(**arguments))
-        result = await self._in_thread(handler.function, **arguments)
-        return await result if inspect.isawaitable(result) else result
 
 
 def _being_cancelled() -> bool:

@@ -11,11 +11,12 @@ import threading
 from collections.abc import Callable
 from contextvars import copy_context
 from functools import partial
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any
 
 __all__ = ["Threads"]
 
+_LEFT = 1_000
 _Job = tuple[asyncio.AbstractEventLoop, "asyncio.Future[Any]", Callable[[], Any]]
 
 
@@ -28,8 +29,9 @@ class Threads:
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._started = 0
         self._unfinished = 0
+        self._left = 0  # callers that left; some of what they wanted still waits
 
-    async def run(self, function: Callable[..., Any], **arguments: Any) -> Any:
+    async def run(self, function: Callable[..., Any], /, **arguments: Any) -> Any:
         """The result of ``function(**arguments)``, called in a thread, in a copy of the caller's context."""
         loop = asyncio.get_running_loop()
         done: asyncio.Future[Any] = loop.create_future()
@@ -38,7 +40,26 @@ class Threads:
         if self._started < min(self._unfinished, self._most):
             self._started += 1
             threading.Thread(target=self._work, name=f"{self._name}-{self._started}", daemon=True).start()
-        return await done
+        try:
+            return await done
+        except asyncio.CancelledError:
+            self._left += 1
+            if self._left > _LEFT:
+                self._forget_left()
+            raise
+
+    def _forget_left(self) -> None:
+        """Where every thread is stuck, what callers wanted that have left must not pile up."""
+        self._left = 0
+        for _ in range(self._jobs.qsize()):
+            try:
+                job = self._jobs.get_nowait()
+            except Empty:
+                return
+            if job is not None and job[1].cancelled():
+                self._unfinished -= 1
+            else:
+                self._jobs.put(job)
 
     def stop(self) -> None:
         """Threads end after what they are doing; what they have not begun was cancelled with its caller."""

@@ -1,4 +1,5 @@
 import asyncio
+import tracemalloc
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -177,6 +178,28 @@ async def test_every_record_of_a_batch_is_checked(rig: Rig) -> None:
         rig.core.topic_info(rig.system, "t")
 
 
+async def test_names_as_long_as_a_frame_are_neither_kept_nor_shown(rig: Rig) -> None:
+    principal = await key(rig, "k", "publish:t.#")
+    tracemalloc.start()
+    for index in range(50):
+        with pytest.raises(Denied) as refused:
+            rig.core.calls.require(principal, "x" * 60_000 + str(index))
+        assert len(str(refused.value.as_dict())) < 1_000
+        with pytest.raises(Denied):
+            await rig.core.publish(principal, "t" * 60_000 + str(index), [Record(b"x")])
+    size, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert size < 1_000_000
+
+
+async def test_nothing_is_made_for_who_may_not_have_all_sources(rig: Rig) -> None:
+    principal = await key(rig, "k", "subscribe:mine.#")
+    settings = SubscriptionSettings(name="s", sources=[Source("mine"), Source("theirs")])
+    with pytest.raises(Denied):
+        await rig.core.subscriptions.create(principal, settings)
+    assert rig.core.topics(rig.system) == []
+
+
 async def test_a_subscription_belongs_to_its_principal(rig: Rig) -> None:
     owner = await key(rig, "owner", "subscribe:t.#")
     thief = await key(rig, "thief", "subscribe:t.#", "publish:#")
@@ -335,6 +358,41 @@ async def test_anonymous_long_polls_end_when_the_first_key_closes_the_hub(rig: R
     await key(rig, "first", "*:#")
     with pytest.raises(Unauthenticated):
         await asyncio.wait_for(reading, 5)
+
+
+async def test_patterns_leave_out_the_hubs_own_topics(rig: Rig) -> None:
+    rig.core.event("something")
+    await rig.publish("_other", "x", key="my:chat")
+    await rig.quiet()
+    everywhere = await key(rig, "everywhere", "subscribe:#", "subscribe:*.something", "publish:#")
+    named = await key(rig, "named", "subscribe:_events.something", "subscribe:#")
+    for principal in (everywhere, named):
+        with pytest.raises(Denied):
+            await rig.core.read(principal, "_events", Earliest())
+        assert len((await rig.core.read(principal, "_other", Earliest())).messages) == 1
+        assert [topic.name for topic in rig.core.topics(principal)] == ["_other"]
+    with pytest.raises(Denied):
+        await rig.core.read(everywhere, "_events", Earliest(), key="something")
+    assert len((await rig.core.read(named, "_events", Earliest(), key="something")).messages) == 1
+    for allow in ("*:#", "subscribe:_events.#"):
+        may = await key(rig, f"may {allow[0]}", allow)
+        assert len((await rig.core.read(may, "_events", Earliest())).messages) == 1
+        assert "_events" in [topic.name for topic in rig.core.topics(may)]
+
+
+async def test_who_may_publish_nothing_to_a_topic_is_told_before_a_body_is_read(rig: Rig) -> None:
+    require = rig.core.require_publisher
+    require(rig.core.access.anonymous, "t")
+    some = await key(rig, "some", "publish:t.k", "subscribe:x.#")
+    require(some, "t")
+    for topic in ("x", "t.k.x"):
+        with pytest.raises(Denied):
+            require(some, topic)
+    with pytest.raises(Unauthenticated):
+        require(rig.core.access.anonymous, "t")
+    await rig.core.access.revoke_key(rig.system, "some")
+    with pytest.raises(Denied):
+        require(some, "t")
 
 
 async def test_so_many_keys_there_are(make: Make) -> None:

@@ -1,13 +1,17 @@
 import contextlib
 import itertools
+import tracemalloc
+from time import perf_counter
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polywire.core.address import covers, is_reserved, key_text, legal_topic, require_topic
+from polywire.core.address import begins, covers, is_reserved, key_text, legal_topic, require_topic
 from polywire.core.errors import Invalid
 from polywire.core.position import Cursor, Position
+
+MIB = 1 << 20
 
 
 @pytest.mark.parametrize("name", ["a", "readings", "a.b", "-x", "0", "A-b_c.9", "a" * 249])
@@ -91,8 +95,47 @@ def test_whoever_may_use_a_pattern_may_use_all_it_means(pattern: str, other: str
         assert covers(pattern, address)
 
 
+@pytest.mark.parametrize(
+    ("pattern", "topic", "some"),
+    [
+        ("#", "a", True),
+        ("*", "a", True),
+        ("a", "a", True),
+        ("a.b", "a", True),
+        ("a.#", "a.b", True),
+        ("a.*.c", "a.b", True),
+        ("b.#", "a", False),
+        ("a", "a.b", False),
+        ("a.c.#", "a.b", False),
+    ],
+)
+def test_whether_a_pattern_means_something_of_a_topic(pattern: str, topic: str, some: bool) -> None:
+    assert begins(topic, pattern) is some
+
+
+@given(patterns, patterns.filter(lambda topic: "#" not in topic and "*" not in topic), st.sampled_from(ADDRESSES))
+def test_whoever_may_use_an_address_may_use_something_of_its_topic(pattern: str, topic: str, key: str) -> None:
+    if covers(pattern, topic) or covers(pattern, f"{topic}.{key}"):
+        assert begins(topic, pattern)
+
+
 def test_hostile_patterns_cost_little() -> None:
-    assert not covers(".".join(["#", "a"] * 100), ".".join(["a"] * 1_000 + ["b"]))
+    began = perf_counter()
+    assert not covers(".".join(["#", "a"] * 500), ".".join(["a"] * 1_000 + ["b"]))
+    assert perf_counter() - began < 0.5
+
+
+def test_hostile_names_cost_little_and_are_not_kept() -> None:
+    tracemalloc.start()
+    began = perf_counter()
+    for index in range(20):
+        assert covers("t.#", "t" + "." * 500_000 + str(index))
+        assert not covers("t.*.x", "t" + "." * 500_000 + str(index))
+    took = perf_counter() - began
+    size, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert took < 10
+    assert size < MIB
 
 
 def test_keys_that_are_not_utf8_survive() -> None:

@@ -3,12 +3,13 @@ from collections.abc import Sequence
 
 import pytest
 
-from polywire.core.errors import Internal, NotFound, PolywireError, Unavailable
+from polywire.core.errors import Internal, NotFound, PolywireError, TooLarge, Unavailable
 from polywire.core.limits import Limits
 from polywire.core.message import Batch, Record
 from polywire.core.position import Cursor
+from polywire.core.routing import Source
 from polywire.core.streams import Earliest, Latest, Since
-from polywire.core.subscription import Subscription
+from polywire.core.subscription import Subscription, SubscriptionSettings
 from polywire.core.topics import TopicSettings
 from tests.core.harness import DISK_FULL, Reader, Rig, numbered, until
 from tests.core.test_topics import Make
@@ -59,6 +60,21 @@ async def test_following_from_a_cursor_after_a_restart(queue: Rig) -> None:
     follow(queue, reader, Cursor(1, 9))
     await queue.publish("t", *numbered(5, 20))
     assert await reader.wait(15) == numbered(15, 10)
+
+
+async def test_a_pattern_longer_than_any_key_is_refused(rig: Rig) -> None:
+    await rig.publish("t", "1")
+    pattern = "#.a." * 256
+    rig.core.follow(rig.system, "t", Latest(), Reader(), key=pattern[:1_024]).close()
+    for topic, key in (("t", pattern + "a"), ("#.a." * 256 + "a", "#")):
+        source = SubscriptionSettings(name="s", sources=[Source(topic, key=key)])
+        with pytest.raises(TooLarge, match="1024"):
+            await rig.core.subscriptions.create(rig.system, source)
+    with pytest.raises(TooLarge, match="1024"):
+        rig.core.follow(rig.system, "new", Latest(), Reader(), key=pattern + "a", create=True)
+    with pytest.raises(TooLarge, match="1024"):
+        await rig.core.read(rig.system, "t", Earliest(), key=pattern + "a")
+    assert [info.name for info in rig.core.topics(rig.system)] == ["t"]
 
 
 async def test_a_key_pattern_filters(queue: Rig) -> None:

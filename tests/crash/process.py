@@ -22,8 +22,8 @@ class HubProcess:
         self.ready: dict[str, Any] = {}
 
     @classmethod
-    async def spawn(cls, data: Path) -> HubProcess:
-        command = (str(POLYWIRE), "run", str(APP), "--ready-json", "--free-ports", "--data", str(data))
+    async def spawn(cls, data: Path, app: Path = APP) -> HubProcess:
+        command = (str(POLYWIRE), "run", str(app), "--ready-json", "--free-ports", "--data", str(data))
         pipe = asyncio.subprocess.PIPE
         return cls(await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=pipe))
 

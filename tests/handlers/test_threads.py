@@ -80,3 +80,33 @@ async def main():
 asyncio.run(main())
 """
     assert subprocess.run([sys.executable, "-c", program], timeout=20, check=False).returncode == 0
+
+
+async def test_what_is_left_while_every_thread_is_stuck_does_not_pile_up() -> None:
+    threads = Threads(1, "mine")
+    stuck, go = threading.Event(), threading.Event()
+
+    def block() -> None:
+        stuck.set()
+        go.wait(10)
+
+    blocking = asyncio.ensure_future(threads.run(block))
+    assert await asyncio.to_thread(stuck.wait, 10)
+    for _ in range(100):
+        tasks = [asyncio.ensure_future(threads.run(lambda: None)) for _ in range(100)]
+        await asyncio.sleep(0)
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+    assert threads._jobs.qsize() <= 1_001
+    last = asyncio.ensure_future(threads.run(lambda: "last"))
+    go.set()
+    assert await last == "last"
+    await blocking
+    threads.stop()
+
+
+async def test_arguments_may_have_any_name() -> None:
+    threads = Threads(1, "mine")
+    assert await threads.run(lambda function, self: (function, self), function=1, self=2) == (1, 2)
+    threads.stop()

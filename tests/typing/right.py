@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import assert_type
+from typing import Any, assert_type
 
-from polywire import Delivery, Hub, Message, Receipt, Retry, Router, Topic
+from polywire import Call, Delivery, Hub, Job, JobEvent, Message, Operation, Receipt, Retry, Router, Topic
 
 hub = Hub("typed")
 router = Router(prefix="more.")
@@ -81,3 +82,65 @@ async def use(delivery: Delivery) -> None:
     assert_type(await several([Reading("a", 1.0)]), list[Alert])
     assert_type(await ignored_result(1, delivery, again=True), str)
     assert_type(nothing(1), str)
+
+
+@hub.operation
+def add(a: int, b: int = 1) -> int:
+    return a + b
+
+
+@router.operation(name="later", safe=True, timeout="5m", retry=Retry(attempts=2), concurrency=3)
+async def fetch(sensor: str, call: Call) -> Reading:
+    call.progress({"sensor": sensor})
+    return Reading(sensor, 1.0)
+
+
+@hub.operation
+async def watch_all(sensor: str) -> AsyncIterator[Reading]:
+    yield Reading(sensor, 1.0)
+
+
+@hub.get("/readings/{sensor}")
+async def reading(sensor: str) -> Reading | None:
+    return None
+
+
+@hub.post("/readings", status=201, timeout=5, name="create", retry=None)
+def create(reading: Reading) -> Reading:
+    return reading
+
+
+@hub.every("1h")
+async def tidy(hub: Hub) -> None: ...
+
+
+@hub.middleware
+async def around(occasion: Delivery | Call, call_next: Callable[[], Awaitable[Any]]) -> Any:
+    return await call_next()
+
+
+async def use_operations(call: Call) -> None:
+    # They keep their signature.
+    assert_type(add(1), int)
+    assert_type(add(a=1, b=2), int)
+    assert_type(await fetch("a", call), Reading)
+    assert_type(await reading(sensor="a"), Reading | None)
+    async for item in watch_all("a"):
+        assert_type(item, Reading)
+    assert_type(add.name, str)
+    assert_type(await hub.call(add, 1, 2), int)
+    assert_type(await hub.call(fetch, "a"), Reading)
+    assert_type(await hub.call("add", a=1, b=2), Any)
+    assert_type(await add.submit(1, 2, delay="10m"), Job[int])
+    job = await fetch.submit("a", idempotency_key="k", principal=call.principal)
+    assert_type(job, Job[Reading])
+    assert_type(await job.result(wait="30s"), Reading)
+    async for event in job.events():
+        assert_type(event, JobEvent)
+    assert_type(hub.job("id"), Job[Any])
+    async for _ in hub.stream(watch_all, "a"):
+        pass
+    assert_type(call.remaining, float | None)
+    await tidy(hub)
+    operation: Operation[..., int] = add
+    assert_type(operation(1), int)

@@ -2,8 +2,22 @@
 
 from __future__ import annotations
 
-from polywire import Delivery, Hub
-from tests.typing.right import Alert, Reading, alerts, ignored_result, numbers, plain, readings, watch
+from polywire import Call, Delivery, Hub
+from tests.typing.right import (
+    Alert,
+    Reading,
+    add,
+    alerts,
+    create,
+    fetch,
+    ignored_result,
+    numbers,
+    plain,
+    reading,
+    readings,
+    tidy,
+    watch,
+)
 
 hub = Hub()
 
@@ -34,3 +48,21 @@ def of_text(reading: Reading) -> list[str]:
 
 @hub.subscribe(readings, publish=alerts, ack="manual")  # wrong
 async def manual(reading: Reading, delivery: Delivery) -> None: ...
+
+
+async def use_operations(call: Call) -> None:
+    add("one")  # wrong
+    add(1, c=2)  # wrong
+    await fetch("a")  # wrong
+    (await reading("a")).celsius  # wrong # noqa: B018
+    create(Alert("a", "b"))  # wrong
+    text: str = await hub.call(add, 1)  # wrong
+    number: int = await hub.call(fetch, "a")  # wrong
+    (await add.submit(1)).result(wait=object())  # wrong
+    words: str = await (await add.submit(1)).result()  # wrong
+    await add.submit(1, delay=[1])  # wrong
+    hub.operation(colour="red")  # wrong
+    hub.post("/x", colour="red")  # wrong
+    await tidy()  # wrong
+    call.deadline = "soon"  # wrong
+    print(text, number, words)  # noqa: T201
