@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import ipaddress
 import logging
 import os
 import signal
@@ -20,18 +19,33 @@ from polywire.core.endings import Deadline
 from polywire.core.engine import Engine
 from polywire.core.errors import Invalid
 from polywire.engines.sqlite import SqliteEngine
+from polywire.server.asgi import is_loopback
+from polywire.server.connections import Connections
 from polywire.server.listener import HttpListener
+from polywire.server.mounted import Applications
+from polywire.server.router import Router
 from polywire.server.settings import HttpSettings
 from polywire.settings import Layers, Settings, load
 from polywire.wires import rest, sse, websocket
 from polywire.wires.rest.direct import DirectPublish
+from polywire.wires.rest.direct_calls import DirectCalls
 
 if TYPE_CHECKING:
     from polywire.hub import Hub
 
-__all__ = ["ServeSettings", "Server", "code_settings", "configure", "run"]
+__all__ = [
+    "ServeSettings",
+    "Server",
+    "assemble",
+    "code_settings",
+    "configure",
+    "http_settings",
+    "run",
+    "serve_settings",
+]
 
 _SAME_SIGNAL = 0.2  # seconds: a process group and its leader are often signalled both
+_PATIENCE = 0.2  # of the time to drain: for requests to mounted applications that are under way
 LISTENERS = ("http",)
 """Everything that listens, by the name it has in settings, flags and the ready line.
 
@@ -48,6 +62,7 @@ class ServeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     http: HttpSettings = HttpSettings()
     rest: rest.RestSettings = rest.RestSettings()
     sse: sse.SseSettings = sse.SseSettings()
+    jsonrpc: websocket.JsonRpcSettings = websocket.JsonRpcSettings()
     only: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
     open: bool = False
@@ -93,36 +108,32 @@ class Server:
         })  # fmt: skip
 
     async def start(self, *, engine: Engine | None = None, clock: Clock | None = None) -> None:
-        """Raises what `Hub.start` raises; `PortTaken`; `Invalid` for a reachable hub without keys."""
+        """Raises what `Hub.start` raises; `PortTaken`; `Invalid` for a reachable hub without keys; `ValueError` and
+        `RuntimeError` for a mounted application on a path that is taken, or that cannot start."""
         await self.hub.start(engine=engine, clock=clock)
         try:
             if self.settings.listens("http"):
-                self.http = self._http(self.settings)
-                await self.http.start()
+                await self._listen(self.settings)
         except BaseException:
             await self.stop()
             raise
 
-    def _http(self, settings: ServeSettings) -> HttpListener:
-        from polywire import __version__
-
-        core = self.hub.core
+    async def _listen(self, settings: ServeSettings) -> None:
         self._require_loopback(settings.http.host)
-        sockets = msgspec.structs.replace(settings.http.websocket, max_message_size=core.limits.message_size)
-        origins = (*settings.http.origins, *self.hub.origins)
-        listener = HttpListener(settings.http.replace(origins=origins, websocket=sockets), core.access)
-        events = sse.SseApp(core, settings=settings.sse, connections=listener.connections)
-        app = rest.RestApp(core, settings=settings.rest, events=events, name=self.hub.name, version=__version__)
-        for path in rest.PREFIXES:
-            listener.router.mount(path, app)
-        for path in rest.EXACT:
-            listener.router.mount_exact(path, app)
-        DirectPublish(app).mount(listener.router)
-        websocket.RawWebSockets(core, settings=sockets, connections=listener.connections).mount(listener.router)
-        return listener
+        http = http_settings(self.hub, settings)
+        self.http = listener = HttpListener(http, self.hub.core.access)
+        applications = assemble(self.hub, settings, http, listener.router, listener.connections)
+
+        async def end_mounted() -> None:
+            listener.end_mounted()
+            await applications.stop()
+
+        self.hub.on_stop(end_mounted)
+        await applications.start()
+        await listener.start()
 
     def _require_loopback(self, host: str) -> None:
-        if self.settings.open or self.access == "keys" or _is_loopback(host):
+        if self.settings.open or self.access == "keys" or is_loopback(host):
             return
         raise Invalid(
             f"the hub has no API keys and would listen on {host}",
@@ -151,6 +162,36 @@ class Server:
         await self.stop()
 
 
+def http_settings(hub: Hub, settings: ServeSettings) -> HttpSettings:
+    """As the hub completes them: its own origins, and the size of its messages."""
+    sockets = msgspec.structs.replace(settings.http.websocket, max_message_size=hub.limits.message_size)
+    return settings.http.replace(origins=(*settings.http.origins, *hub.origins), websocket=sockets)
+
+
+def assemble(
+    hub: Hub, settings: ServeSettings, http: HttpSettings, router: Router, connections: Connections
+) -> Applications:
+    """Give every wire that mounts on HTTP its paths, and what the user mounted the others. The hub has started;
+    ``http`` are of `http_settings`. Returns what the user mounted, to be started. Raises `ValueError` for a path that
+    is taken."""
+    from polywire import __version__
+
+    core = hub.core
+    events = sse.SseApp(core, settings=settings.sse, connections=connections)
+    app = rest.RestApp(core, hub.contract, settings=settings.rest, events=events, name=hub.name, version=__version__)
+    app.mount(router)
+    DirectPublish(app).mount(router)
+    DirectCalls(app).mount(router)
+    websocket.RawWebSockets(core, settings=http.websocket, connections=connections).mount(router)
+    websocket.JsonRpc(
+        core, hub.contract, settings=settings.jsonrpc, websocket=http.websocket, connections=connections
+    ).mount(router)
+    applications = Applications(hub.mounts, patience=hub.limits.drain / 1000 * _PATIENCE)
+    routes = (operation.route for operation in hub.contract.operations)
+    applications.mount(router, index=not any(route is not None and route.path == "/" for route in routes))
+    return applications
+
+
 def code_settings(hub: Hub, **http: Any) -> Settings:
     """What the application gave: the weakest layer. Takes its origins: a stronger layer may want none of them."""
     origins, hub.origins = hub.origins, ()
@@ -162,15 +203,14 @@ def configure(
 ) -> tuple[ServeSettings, Engine]:
     """Give the hub its settings; what is left is for its server, and its engine."""
     hub.settings, hub.limits = settings.hub, settings.limits
-    serve = ServeSettings(
-        http=settings.http.replace(websocket=settings.websocket),
-        rest=settings.rest,
-        sse=settings.sse,
-        only=only,
-        without=without,
-        open=open,
-    )
+    serve = msgspec.structs.replace(serve_settings(settings), only=only, without=without, open=open)
     return serve, SqliteEngine(settings.hub.data, settings=settings.sqlite)
+
+
+def serve_settings(settings: Settings) -> ServeSettings:
+    """Those of the wires, out of all."""
+    http = settings.http.replace(websocket=settings.websocket)
+    return ServeSettings(http=http, rest=settings.rest, sse=settings.sse, jsonrpc=settings.jsonrpc)
 
 
 def run(
@@ -257,10 +297,3 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     import uvloop
 
     return uvloop.new_event_loop
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -3,7 +3,7 @@
 ASGI gives every request a scope, an event, a task and two coroutines that wait for each other; for a request of a few
 hundred bytes that is most of the work. A wire may mount a `DirectHandler` (`Router.mount_direct`): a plain function
 that is handed a whole request and either takes it, and answers now or later, or declines. What is declined, and every
-request that is not plain (`plain_length`), goes through ASGI as if there were no direct handler; so each rule that only
+request that is not plain (`is_plain`), goes through ASGI as if there were no direct handler; so each rule that only
 unusual requests meet is written once, there.
 """
 
@@ -21,7 +21,17 @@ from polywire.server.whole_response import response_bytes
 if TYPE_CHECKING:
     from polywire.server.http_protocol import HttpProtocol
 
-__all__ = ["LONGEST_BODY", "Answer", "DirectHandler", "DirectHead", "Exchange", "is_short", "plain_length"]
+__all__ = [
+    "LONGEST_BODY",
+    "Abandon",
+    "Answer",
+    "DirectHandler",
+    "DirectHead",
+    "Exchange",
+    "is_plain",
+    "is_short",
+    "length_at",
+]
 
 log = logging.getLogger("polywire.http")
 
@@ -49,27 +59,29 @@ class DirectHead:
     the body), is the same object."""
 
     __slots__ = (
-        "client", "handler", "headers", "length_at", "method", "note", "opened", "path", "principal", "wanted",
+        "client", "handler", "headers", "length_at", "method", "note", "opened", "path", "principal", "query", "target",
+        "wanted",
     )  # fmt: skip
 
     def __init__(
         self,
         handler: DirectHandler,
         method: bytes,
-        path: bytes,
+        target: bytes,
         headers: list[Header],
         principal: Principal,
         client: str,
         *,
-        length_at: int,
+        length_at: int | None,
         opened: bool,
     ) -> None:
         self.handler = handler
         self.method = method
-        self.path = path  # as it came; there is no query
-        self.headers = headers[:length_at] + headers[length_at + 1 :]
+        self.target = target
+        self.path, _, self.query = target.partition(b"?")  # as they came
+        self.headers = headers if length_at is None else headers[:length_at] + headers[length_at + 1 :]
         """Without Content-Length. Names are lower case; none comes twice."""
-        self.length_at = length_at  # where Content-Length stood
+        self.length_at = length_at  # where Content-Length stood; None: the request has no body
         self.principal = principal
         self.client = client  # its address, or empty
         self.opened = opened  # whether the hub was open to all when the guard let this in
@@ -78,30 +90,41 @@ class DirectHead:
         self.wanted = True
         """False, once the handler has said so, if it would decline every request with this head: none is offered."""
 
-    def is_of(self, method: bytes, path: bytes, headers: list[Header]) -> bool:
+    def is_of(self, method: bytes, target: bytes, headers: list[Header]) -> bool:
         """Whether a request with these has this head."""
         at = self.length_at
+        if target != self.target or method != self.method:
+            return False
+        if at is None:
+            return headers == self.headers
         return (
             len(headers) > at
             and headers[at][0] == b"content-length"
             and headers[:at] + headers[at + 1 :] == self.headers
-            and path == self.path
-            and method == self.method
         )
 
+    def is_short(self, headers: list[Header], longest: int) -> bool:
+        """Whether the body of a request with this head and these headers is."""
+        return self.length_at is None or is_short(headers[self.length_at][1], longest)
 
-DirectHandler = Callable[[DirectHead, bytes, Answer], bool]
-"""``handle(head, body, answer)``, on the event loop: True takes the request, False declines. It has done nothing when
-it declines. The guard has let the request in. Raising is a fault of the handler, and answered as one."""
+
+Abandon = Callable[[], object]
+"""Called if the client leaves before it is answered."""
+DirectHandler = Callable[[DirectHead, bytes, Answer], "bool | Abandon"]
+"""``handle(head, body, answer)``, on the event loop: True takes the request, an `Abandon` takes it and wants to know of
+a client that leaves, False declines. It has done nothing when it declines. The guard has let the request in. Raising is
+a fault of the handler, and answered as one."""
 
 
-def plain_length(headers: Sequence[Header]) -> int | None:
-    """Where Content-Length stands in the headers of a request that has it and nothing special; None in any other."""
-    names = [name for name, _ in headers]
-    seen = set(names)
-    if len(seen) != len(names) or len(names) > _MOST_HEADERS or not _UNUSUAL.isdisjoint(seen):
-        return None
-    return names.index(b"content-length") if b"content-length" in seen else None
+def is_plain(headers: Sequence[Header]) -> bool:
+    """Whether nothing in these headers is special."""
+    seen = {name for name, _ in headers}
+    return len(seen) == len(headers) <= _MOST_HEADERS and _UNUSUAL.isdisjoint(seen)
+
+
+def length_at(headers: Sequence[Header]) -> int | None:
+    """Where Content-Length stands."""
+    return next((index for index, (name, _) in enumerate(headers) if name == b"content-length"), None)
 
 
 def is_short(length: bytes, longest: int) -> bool:
@@ -120,13 +143,14 @@ class Exchange:
     what others look for there, so that pipelining, draining, refusals and lost connections need no second set of rules.
     """
 
-    __slots__ = ("_connection", "disconnected", "keep_alive", "response_complete")
+    __slots__ = ("_abandon", "_connection", "disconnected", "keep_alive", "response_complete")
 
     message_event = _Unheard()
     response_started = False
 
     def __init__(self, connection: HttpProtocol) -> None:
         self._connection: HttpProtocol | None = connection  # until the answer: the connection holds this object
+        self._abandon: Abandon | None = None
         self.keep_alive = True
         self.disconnected = False
         self.response_complete = False
@@ -134,18 +158,29 @@ class Exchange:
     def offer(self, head: DirectHead, body: bytes) -> bool:
         """Whether the handler takes the request."""
         try:
-            return head.handler(head, body, self.answer)
+            taken = head.handler(head, body, self.answer)
+            if taken is False:
+                return False
+            if taken is not True and self._connection is not None:
+                self._abandon = taken
         except Exception:
             log.exception("%s %s failed", head.method.decode(), head.path.decode())
             if self._connection is not None:
                 error = Internal("the hub could not answer this request", hint="its log says why")
                 status, headers, told = problem(error)
                 self.answer(status, [pair for pair in headers if pair[0] != b"content-length"], told)
-            return True
+        return True
+
+    def lost(self) -> None:
+        """The connection has ended."""
+        self.disconnected = True
+        abandon, self._abandon = self._abandon, None
+        if abandon is not None:
+            abandon()
 
     def answer(self, status: int, headers: Iterable[Header], body: bytes) -> None:
         """See `Answer`. Raises `RuntimeError` the second time."""
-        connection, self._connection = self._connection, None
+        connection, self._connection, self._abandon = self._connection, None, None
         if connection is None:
             raise RuntimeError("a request has one answer")
         transport = connection.transport

@@ -161,18 +161,22 @@ def _place(payload: bytes, index: int) -> str:
     return f"line {line}, column {column} (byte {index})"
 
 
+_LONGEST_TYPE = 255
+"""Characters of a content type that are looked at, and remembered: no known type is longer."""
+
+
 @lru_cache(maxsize=1_024)
 def _media_type(content_type: str) -> str:
     return content_type.partition(";")[0].strip().lower()
 
 
 def is_json_type(content_type: str) -> bool:
-    media = _media_type(content_type)
+    media = _media_type(content_type[:_LONGEST_TYPE])
     return media == "application/json" or media.endswith("+json")
 
 
 def is_text_type(content_type: str) -> bool:
-    return _media_type(content_type).startswith("text/")
+    return _media_type(content_type[:_LONGEST_TYPE]).startswith("text/")
 
 
 def _text(value: bytes) -> str | None:

@@ -38,11 +38,22 @@ _PREFLIGHT_AGE = b"600"
 
 
 class Guard:
-    """ASGI middleware around the router. Sets ``scope["principal"]``; WebSocket handshakes call `admit` themselves."""
+    """ASGI middleware around the router. Sets ``scope["principal"]``; WebSocket handshakes call `admit` themselves.
 
-    def __init__(self, settings: HttpSettings, access: Access, app: App) -> None:
+    ``has_own_credentials`` says which requests are for applications that have credentials of their own: what is not
+    one of the hub's keys is none there, and no error.
+    """
+
+    def __init__(
+        self,
+        settings: HttpSettings,
+        access: Access,
+        app: App,
+        has_own_credentials: Callable[[Scope], bool] = lambda _: False,
+    ) -> None:
         self._access = access
         self._app = app
+        self._has_own_credentials = has_own_credentials
         self._origins = frozenset(origin.lower().rstrip("/") for origin in settings.origins)
         self._all_origins = "*" in settings.origins
         self._hosts = frozenset(host.lower() for host in settings.allowed_hosts)
@@ -54,7 +65,7 @@ class Guard:
         try:
             origin = self.admit(scope)
         except PolywireError as error:
-            await send_problem(send, error)
+            await send_problem(self._for_reader(scope, send), error)
             return
         if origin is None:
             await self._app(scope, receive, send)
@@ -84,8 +95,18 @@ class Guard:
                 api_key = value
         self._check_host(host, scope)
         cross_origin = origin is not None and self._check_origin(origin, host)
-        scope["principal"] = self._principal(scope, authorization, api_key)
+        try:
+            scope["principal"] = self._principal(scope, authorization, api_key)
+        except PolywireError:
+            if not self._has_own_credentials(scope):
+                raise
+            scope["principal"] = self._access.anonymous
         return origin if cross_origin else None
+
+    def _for_reader(self, scope: Scope, send: Send) -> Send:
+        """A page that may use the hub may read why it was refused, too: that its key is not known, say."""
+        origin = _header(scope, b"origin")
+        return send if origin is None or not self._may_use(origin) else _with_cors(send, origin)
 
     def admit_plain(self, headers: Sequence[Header], server: tuple[str, int | None] | None) -> Principal:
         """Who sends these headers, on a request of HTTP/1.1 without Origin and query. Raises as `admit`."""
@@ -136,9 +157,9 @@ class Guard:
 
     def _check_origin(self, origin: bytes, host: bytes | None) -> bool:
         """Whether ``origin`` is another than the hub's own. Raises `Denied` if it may not use the hub."""
-        text = origin.decode("latin-1").lower()
-        if self._all_origins or text in self._origins:
+        if self._may_use(origin):
             return True
+        text = origin.decode("latin-1").lower()
         # The scheme is not compared: a proxy in front may have ended TLS.
         scheme, _, authority = text.partition("://")
         if scheme in ("http", "https") and host is not None and authority == host.decode("latin-1").lower():
@@ -146,6 +167,10 @@ class Guard:
         raise Denied(
             f"pages of {text[:100]!r} may not use this hub", hint="allow them with origins=, as https://app.example.com"
         )
+
+    def _may_use(self, origin: bytes) -> bool:
+        """Whether ``origins`` names it."""
+        return self._all_origins or origin.decode("latin-1").lower() in self._origins
 
     def _principal(self, scope: Scope, authorization: bytes | None, api_key: bytes | None) -> Principal:
         secret: str | None = None
@@ -161,7 +186,8 @@ class Guard:
 def _cannot_set_headers(scope: Scope) -> bool:
     """A browser's WebSocket and EventSource. Others have no excuse for a key in a URL, which ends up in logs."""
     upgrade, accept = _header(scope, b"upgrade"), _header(scope, b"accept")
-    return (upgrade or b"").lower() == b"websocket" or b"text/event-stream" in (accept or b"")
+    is_websocket = scope.get("type") == "websocket" or (upgrade or b"").lower() == b"websocket"
+    return is_websocket or b"text/event-stream" in (accept or b"")
 
 
 def credentials(authorization: bytes) -> str:
@@ -225,7 +251,10 @@ def _with_cors(send: Send, origin: bytes) -> Send:
 
     async def sending(message: Any) -> None:
         if message["type"] == "http.response.start":
-            message = {**message, "headers": [*message.get("headers", ()), *shown]}
+            headers = message.get("headers", ())
+            # A mounted application may have rules of its own; of two answers a browser believes none.
+            if all(name.lower() != b"access-control-allow-origin" for name, _ in headers):
+                message = {**message, "headers": [*headers, *shown]}
         await send(message)
 
     return sending

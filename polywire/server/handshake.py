@@ -50,6 +50,7 @@ def refusal(error: PolywireError) -> bytes:
 def read_request(scope: Any, url: bytes, guard: Guard) -> WebSocketRequest:
     """Who asks for what. Raises what `Guard.admit` raises."""
     raw_path, _, query = url.partition(b"?")
+    scope["type"] = "websocket"
     scope["path"] = unquote(raw_path.decode("latin-1"))
     scope["query_string"] = query
     guard.admit(scope)

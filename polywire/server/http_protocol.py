@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING, Any, Final, cast
+from urllib.parse import unquote
 
 import httptools
 from uvicorn.config import Config
@@ -11,7 +12,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from polywire.core.errors import DeadlineExceeded, Invalid, LimitExceeded, PolywireError, TooLarge, Unavailable
-from polywire.server.direct import LONGEST_BODY, DirectHead, Exchange, is_short, plain_length
+from polywire.server.direct import LONGEST_BODY, DirectHead, Exchange, is_plain, length_at
+from polywire.server.mounted_websocket import MountedWebSocketProtocol
 from polywire.server.problems import problem, raw_response
 from polywire.server.websocket_protocol import WebSocketProtocol
 from polywire.server.whole_response import offer_whole_response
@@ -26,6 +28,8 @@ _HEAD: Final = 1
 _BODY: Final = 2
 _REFUSED_AT_ONCE: Final = 256
 """So many connections over the limit are told why; more are cut."""
+_WITHOUT_BODY: Final = (b"GET", b"DELETE")
+"""Methods whose requests need not have a body to be plain."""
 _LINGER: Final = 1.0
 """Seconds in which a refused peer may read why; what it sends meanwhile is dropped."""
 
@@ -60,6 +64,7 @@ class HttpProtocol(HttpToolsProtocol):
         self.refused = False
         self.held: DirectHead | None = None
         self.held_body = b""
+        self.exchange: Exchange | None = None
         self.last_head: DirectHead | None = None
         self.longest_direct = min(LONGEST_BODY, self.settings.max_body_size)
 
@@ -78,6 +83,8 @@ class HttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        if self.exchange is not None and not self.exchange.response_complete:
+            self.exchange.lost()
         self._unset_keepalive_if_required()
         self.stop_timer()
         self.state.gone(self)
@@ -172,7 +179,7 @@ class HttpProtocol(HttpToolsProtocol):
             or not state.guard.still_admits(head.principal, head.opened)
         ):
             self.last_head = head = self.new_head(method)
-        if head is None or not head.wanted or not is_short(self.headers[head.length_at][1], self.longest_direct):
+        if head is None or not head.wanted or not head.is_short(self.headers, self.longest_direct):
             return None
         return head
 
@@ -184,8 +191,10 @@ class HttpProtocol(HttpToolsProtocol):
     def new_head(self, method: bytes) -> DirectHead | None:
         guard = self.state.guard
         handler = self.state.router.direct(method, self.url)
-        at = None if handler is None else plain_length(self.headers)
-        if handler is None or at is None:
+        if handler is None or not is_plain(self.headers):
+            return None
+        at = length_at(self.headers)
+        if at is None and method not in _WITHOUT_BODY:
             return None
         try:
             principal = guard.admit_plain(self.headers, self.server)
@@ -204,6 +213,7 @@ class HttpProtocol(HttpToolsProtocol):
             self.cycle = before
             return False
         self.held, self.held_body = None, b""
+        self.exchange = exchange
         return True
 
     def pass_on(self) -> None:
@@ -276,6 +286,18 @@ class HttpProtocol(HttpToolsProtocol):
             return
         self.stop_timer()
         self.connections.discard(self)
-        socket = WebSocketProtocol(self.config, self.server_state, self.app_state, self.loop)
+        socket = self.mounted_websocket() or WebSocketProtocol(
+            self.config, self.server_state, self.app_state, self.loop
+        )
         self.transport.set_protocol(socket)
         socket.begin(self.transport, self.scope, self.url, early)
+
+    def mounted_websocket(self) -> MountedWebSocketProtocol | None:
+        """If the path is a mounted application's."""
+        state = self.state
+        if state.mounted is None:
+            return None
+        path = unquote(self.url.partition(b"?")[0].decode("latin-1"))
+        if state.router.websocket_application(path) is None:
+            return None
+        return MountedWebSocketProtocol(state.mounted, state, self.loop)

@@ -20,9 +20,11 @@ from uvicorn.server import ServerState
 
 from polywire.core.access import Access
 from polywire.core.errors import Unavailable
+from polywire.server.asgi import AsgiApp
 from polywire.server.connections import Connections
 from polywire.server.guard import Guard
 from polywire.server.http_protocol import HttpProtocol
+from polywire.server.mounted_websocket import MountedWebSocketProtocol, websocket_config
 from polywire.server.router import Router
 from polywire.server.settings import HttpSettings, TlsSettings
 from polywire.server.websocket_protocol import WebSocketProtocol
@@ -59,6 +61,8 @@ class HttpState(ServerState):
         self.guard = guard
         self.connections_refused = 0
         self.slow_closed = 0
+        self.mounted: Config | None = None
+        """For WebSockets of mounted applications, if there are any."""
         self.empty = asyncio.Event()
         self.empty.set()
 
@@ -75,7 +79,8 @@ class HttpListener:
         self.settings = settings
         self.router = router or Router()
         self.connections = Connections(access, settings.max_connections_per_principal)
-        self.guard = Guard(settings, access, self.router)
+        self.guard = Guard(settings, access, self.router, self.router.has_own_credentials)
+        self._access = access
         self.port = settings.port
         self.state = HttpState(settings, self.router, self.guard)
         self._servers: list[asyncio.Server] = []
@@ -98,6 +103,9 @@ class HttpListener:
         loop = asyncio.get_running_loop()
         config = self._config()
         state = self.state
+        if self.router.has_websocket_applications:
+            app = AsgiApp(self.settings, self._access, self.router, self.connections, only_local=False)
+            state.mounted = websocket_config(app, self.settings.websocket)
 
         def connection() -> HttpProtocol:
             return HttpProtocol(config, state, {}, loop)
@@ -110,6 +118,12 @@ class HttpListener:
                 await loop.create_server(connection, sock=bound, ssl=context, backlog=self.settings.backlog)
             )
         self._show_date(loop)
+
+    def end_mounted(self) -> None:
+        """Tell WebSockets of mounted applications to go (1012): their applications are about to end."""
+        for connection in list(self.state.connections):
+            if isinstance(connection, MountedWebSocketProtocol):
+                connection.shutdown()
 
     async def drain(self, seconds: float) -> None:
         """Accept no more, close idle connections, tell WebSockets to go (1001), let requests finish."""

@@ -10,7 +10,7 @@ import msgspec
 
 from polywire.core.errors import PolywireError
 
-__all__ = ["STATUS", "Header", "problem", "raw_response", "send_problem", "status_of"]
+__all__ = ["STATUS", "Header", "problem", "problem_view", "raw_response", "send_problem", "status_of"]
 
 Header = tuple[bytes, bytes]
 Send = Callable[[Any], Awaitable[None]]
@@ -36,10 +36,15 @@ def status_of(error: PolywireError) -> int:
     return next((STATUS[code] for code in codes if code in STATUS), 500)
 
 
+def problem_view(error: PolywireError, status: int) -> dict[str, Any]:
+    """The members of a problem (RFC 9457 §3)."""
+    return {"type": "about:blank", "status": status, **error.as_dict()}
+
+
 def problem(error: PolywireError, status: int | None = None) -> tuple[int, list[Header], bytes]:
     """Status, headers and body that tell ``error``; ``status`` where HTTP has a finer one (408, 431)."""
     status = status or status_of(error)
-    body = msgspec.json.encode({"type": "about:blank", "status": status, **error.as_dict()})
+    body = msgspec.json.encode(problem_view(error, status))
     headers: list[Header] = [
         (b"content-type", b"application/problem+json"),
         (b"content-length", str(len(body)).encode()),

@@ -9,7 +9,7 @@ from urllib.parse import unquote_to_bytes
 from polywire.core.durations import parse_duration
 from polywire.core.errors import FieldError, Invalid
 
-__all__ = ["NO_QUERY", "Query", "parse_query"]
+__all__ = ["CREDENTIALS", "NO_QUERY", "Query", "parse_query"]
 
 MOST_FIELDS = 64
 CREDENTIALS = "api_key"

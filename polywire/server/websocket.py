@@ -41,6 +41,11 @@ class WebSocket(Protocol):
         """Only while the route is being opened."""
         ...
 
+    def limit(self, size: int) -> None:
+        """Take messages of up to ``size`` bytes, not what the listener's settings say. Only while the route is being
+        opened."""
+        ...
+
     def send(self, frames: bytes) -> bool:
         """Write encoded frames; taken in any case. False: wait for `WebSocketHandler.writable` before more."""
         ...

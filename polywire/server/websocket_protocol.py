@@ -102,12 +102,8 @@ class WebSocketProtocol(asyncio.Protocol):
         self._state = cast("HttpState", server_state)
         self._settings = self._state.settings.websocket
         self._loop = _loop or asyncio.get_running_loop()
-        self._max_size = self._settings.max_message_size
-        # What cannot be compressed grows a little when it is (RFC 1951: 5 bytes a block; zlib's have 16 KiB or less).
-        self._max_frame = self._max_size + self._max_size // 256 + 64
-        self._conn = ServerProtocol(
-            extensions=[DEFLATE] if self._settings.compression else [], max_size=self._max_frame, logger=_SILENT
-        )
+        self._conn = ServerProtocol(extensions=[DEFLATE] if self._settings.compression else [], logger=_SILENT)
+        self.limit(self._settings.max_message_size)
         self._handler: WebSocketHandler | None = None
         self.transport: asyncio.Transport = None  # type: ignore[assignment]
         self.deflates = False
@@ -352,6 +348,11 @@ class WebSocketProtocol(asyncio.Protocol):
             else:
                 at += head + size
         self._seen = at
+
+    def limit(self, size: int) -> None:
+        self._max_size = size
+        # What cannot be compressed grows a little when it is (RFC 1951: 5 bytes a block; zlib's have 16 KiB or less).
+        self._max_frame = self._conn.max_message_size = size + size // 256 + 64
 
     # writing ------------------------------------------------------------------------------------
 

@@ -45,8 +45,10 @@ def _answer(cycle: RequestResponseCycle, status: int, content_type: bytes, body:
 
 
 def response_bytes(status: int, headers: Iterable[Header], body: bytes) -> bytes:
-    """A whole HTTP/1.1 response with a body. The headers are not checked."""
+    """A whole HTTP/1.1 response. The headers are not checked."""
     lines = b"".join([b"%b: %b\r\n" % header for header in headers])
+    if status in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED):  # which have no length (RFC 9110 §8.6)
+        return b"%b%b\r\n" % (_line(status), lines)
     return b"%b%bcontent-length: %d\r\n\r\n%b" % (_line(status), lines, len(body), body)
 
 

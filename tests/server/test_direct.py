@@ -14,7 +14,7 @@ import pytest
 from polywire.core.access import Access
 from polywire.core.clock import SystemClock
 from polywire.core.errors import Invalid
-from polywire.server.direct import LONGEST_BODY, Answer, DirectHead, is_short, plain_length
+from polywire.server.direct import LONGEST_BODY, Answer, DirectHead, is_plain, is_short, length_at
 from polywire.server.router import Router
 from tests.server.conftest import Serve, Served, echo_app
 from tests.server.desk import HEAD, TEXT, Desk, answer_of, body_of, connections, desk_of, post
@@ -79,7 +79,7 @@ ONE = b"Content-Length: 1\r\n\r\nx"
     "request_bytes",
     [
         HEAD.replace(b"POST", b"PUT") + ONE,
-        HEAD.replace(b"/x", b"/x?key=a") + ONE,
+        HEAD.replace(b"/x", b"/x?api_key=a") + ONE,
         HEAD.replace(b"/x", b"/x?") + ONE,
         HEAD.replace(b"/x", b"/x#a") + ONE,
         HEAD.replace(b"/x", b"/%78") + ONE,
@@ -139,13 +139,16 @@ def test_what_is_short() -> None:
 
 def test_what_is_plain() -> None:
     length, host = (b"content-length", b"1"), (b"host", b"x")
-    assert plain_length([length]) == 0
-    assert plain_length([host, length]) == 1
-    refused: list[list[tuple[bytes, bytes]]] = [
-        [], [host], [length, length], [host, host, length], [length, (b"expect", b"x")]
-    ]  # fmt: skip
-    for headers in refused:
-        assert plain_length(headers) is None
+    assert [length_at(headers) for headers in ([length], [host, length], [host], [])] == [0, 1, None, None]
+    for headers in ([], [host], [length], [host, length]):
+        assert is_plain(headers)
+    for headers in (
+        [length, length],
+        [host, host, length],
+        [length, (b"expect", b"x")],
+        [(b"%d" % n, b"") for n in range(65)],
+    ):
+        assert not is_plain(headers)
 
 
 def test_a_head_is_another_ones_but_for_the_length() -> None:
@@ -162,6 +165,27 @@ def test_a_head_is_another_ones_but_for_the_length() -> None:
         assert not head.is_of(b"POST", b"/a", headers)
     assert not head.is_of(b"PUT", b"/a", [host, length, kind])
     assert not head.is_of(b"POST", b"/b", [host, length, kind])
+    assert not head.is_of(b"POST", b"/a?b", [host, length, kind])
+
+
+def test_a_head_of_a_request_without_a_body() -> None:
+    principal = Access(SystemClock()).anonymous
+    head = DirectHead(Desk(), b"GET", b"/a?b=1", [(b"host", b"x")], principal, "", length_at=None, opened=True)
+    assert (head.path, head.query) == (b"/a", b"b=1")
+    assert head.is_of(b"GET", b"/a?b=1", [(b"host", b"x")])
+    assert head.is_short([(b"host", b"x")], 0)
+    assert not head.is_of(b"GET", b"/a?b=2", [(b"host", b"x")])
+    assert not head.is_of(b"GET", b"/a?b=1", [(b"host", b"x"), (b"content-length", b"1")])
+
+
+async def test_a_get_with_a_query_is_offered(serve: Serve) -> None:
+    served, desk = await desk_of(serve)
+    served.listener.router.mount_direct("GET", "/echo", desk)
+    reader, writer = await served.raw()
+    for lines, body in ((b"", b""), (b"Content-Length: 2\r\n", b"xy")):
+        writer.write(b"GET /echo/x?a=%20b HTTP/1.1\r\nHost: localhost\r\n" + lines + b"\r\n" + body)
+        assert await body_of(reader) == b"desk anonymous " + body
+    assert desk.offered[0][0].query == b"a=%20b"
 
 
 def test_a_direct_handler_stands_beside_the_app_it_speaks_for() -> None:
@@ -184,6 +208,7 @@ def test_a_direct_handler_stands_beside_the_app_it_speaks_for() -> None:
     for path, found in {
         b"/a/x": desk, b"/a/x/y": desk, b"/a/": desk, b"/a": None, b"/ab/x": None, b"/a/b": None, b"/a/b/x": None,
         b"/a/c": None, b"/a/c/d": desk, b"": None, b"*": None, b"/a/\xff": None, b"/a/x y": None, b"/a/x\n": None,
+        b"/a/x?y=z": desk, b"/a/x?": None, b"/a/x?y#z": None, b"/a/x?api_key=z": None, b"/a/b?/x": None, b"/a?/x": None,
     }.items():  # fmt: skip
         assert router.direct(b"POST", path) is found, path
     assert router.direct(b"PUT", b"/a/x") is None

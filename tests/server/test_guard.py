@@ -122,6 +122,28 @@ async def test_origins_are_answered_with_cors(serve: Serve) -> None:
     assert (await ask(served, "Origin: https://other.example"))[0] == 403
 
 
+@pytest.mark.parametrize("credentials", ["X-API-Key: nobody's", "Authorization: Digest x"])
+async def test_a_page_may_read_why_it_was_refused(serve: Serve, credentials: str) -> None:
+    served = await serve(origins=("https://app.example",))
+    status, headers, _ = await ask(served, "Origin: https://app.example", credentials)
+    assert status in (400, 401)
+    assert headers["access-control-allow-origin"] == "https://app.example"
+    _, headers, _ = await ask(served, "Origin: https://other.example", credentials)
+    assert "access-control-allow-origin" not in headers
+
+
+async def test_an_application_that_says_itself_who_may_read_is_left_alone(serve: Serve) -> None:
+    async def app(_scope: Any, _receive: Any, send: Any) -> None:
+        headers = [(b"Access-Control-Allow-Origin", b"https://app.example"), (b"content-length", b"0")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b""})
+
+    served = await serve(origins=("https://app.example",))
+    served.listener.router.mount("/own", app)
+    reader, _ = await served.raw(b"GET /own HTTP/1.0\r\nHost: localhost\r\nOrigin: https://app.example\r\n\r\n")
+    assert (await asyncio.wait_for(reader.read(), 10)).lower().count(b"access-control-allow-origin") == 1
+
+
 @pytest.mark.parametrize(
     ("origin", "status"), [("https://evil.example", 403), ("https://app.example", 101), (None, 101)]
 )

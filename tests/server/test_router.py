@@ -77,3 +77,54 @@ def test_a_path_of_many_segments_costs_no_more(router: Router) -> None:
     for _ in range(100):
         assert router.app(path) is None
     assert time.perf_counter() - started < 1
+
+
+def test_what_the_user_mounts_gets_what_the_hub_leaves(router: Router) -> None:
+    root, admin = named("root"), named("admin")
+    router.mount_application("/admin", admin, websockets=True)
+    router.mount_application("/", root, websockets=False)
+    assert router.app("/admin/x") is admin
+    assert router.websocket_application("/admin/x") is admin
+    assert router.app("/") is root
+    assert router.app("/topics/a") is not root
+    for path in ("/", "/chat", "/ws/chat", "/topics/a"):
+        assert router.websocket_application(path) is None
+
+
+def test_an_application_on_the_root_takes_the_websockets_that_the_hub_leaves(router: Router) -> None:
+    root = named("root")
+    router.mount_application("/", root, websockets=True)
+    taken = ["/", "/chat", "/wsx"]
+    assert [router.websocket_application(path) for path in taken] == [root] * 3
+    assert [router.websocket_application(path) for path in ("/ws", "/ws/chat", "/topics/a", "/health")] == [None] * 4
+
+
+@pytest.mark.parametrize("path", ["/topics", "/topics/mine", "/health"])
+def test_an_application_takes_nothing_from_the_hub(router: Router, path: str) -> None:
+    with pytest.raises(ValueError, match="is taken"):
+        router.mount_application(path, named("theirs"), websockets=True)
+
+
+def test_an_application_may_lie_in_another(router: Router) -> None:
+    outer, inner = named("outer"), named("inner")
+    router.mount_application("/a", outer, websockets=True)
+    router.mount_application("/a/b", inner, websockets=False)
+    assert (router.app("/a/x"), router.app("/a/b/x")) == (outer, inner)
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "own"),
+    [
+        ("http", "/admin/x", True),
+        ("http", "/topics", False),
+        ("http", "/chat", True),
+        ("websocket", "/chat", False),
+        ("websocket", "/ws/chat", False),
+        ("websocket", "/admin", True),
+    ],
+)
+def test_whose_credentials_they_are(router: Router, kind: str, path: str, own: bool) -> None:
+    assert not router.has_own_credentials({"type": kind, "path": path})
+    router.mount_application("/admin", named("admin"), websockets=True)
+    router.mount_application("/", named("files"), websockets=False)
+    assert router.has_own_credentials({"type": kind, "path": "/hub" + path, "root_path": "/hub"}) is own
