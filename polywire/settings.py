@@ -24,6 +24,7 @@ from polywire.hub import HubSettings
 from polywire.server.settings import HttpSettings, WebSocketSettings
 from polywire.wires.rest.settings import RestSettings
 from polywire.wires.sse.settings import SseSettings
+from polywire.wires.websocket.settings import JsonRpcSettings
 
 __all__ = ["FILE", "Layers", "Setting", "Settings", "SettingsError", "load", "reference", "settings_of"]
 
@@ -40,6 +41,7 @@ class Settings(msgspec.Struct, frozen=True):
     websocket: WebSocketSettings = WebSocketSettings()
     rest: RestSettings = RestSettings()
     sse: SseSettings = SseSettings()
+    jsonrpc: JsonRpcSettings = JsonRpcSettings()
     sqlite: SqliteSettings = SqliteSettings()
 
 
@@ -292,6 +294,7 @@ _TITLES = {
     "websocket": "WebSocket",
     "rest": "REST",
     "sse": "Server-sent events",
+    "jsonrpc": "JSON-RPC on WebSocket",
     "sqlite": "The embedded log",
 }
 

@@ -12,13 +12,14 @@ from typing import Any, TypeVar
 
 import requests
 
+from polywire.contract.contract import Contract
 from polywire.core.clock import ManualClock
 from polywire.core.core import Core
 from polywire.core.limits import Limits
 from polywire.engines.sqlite import SqliteEngine
 from polywire.server.listener import HttpListener
 from polywire.server.settings import HttpSettings
-from polywire.wires.rest import EXACT, PREFIXES, RestApp, RestSettings
+from polywire.wires.rest import RestApp, RestSettings
 from polywire.wires.rest.direct import DirectPublish
 from polywire.wires.sse import SseApp, SseSettings
 
@@ -51,11 +52,9 @@ class HttpHub:
         await self.core.start()
         self.listener = HttpListener(self.http, self.core.access)
         sse = SseApp(self.core, settings=self.sse, connections=self.listener.connections)
-        self.app = RestApp(self.core, settings=self.rest, events=sse, name="greenhouse", version="1.2.3")
-        for path in EXACT:
-            self.listener.router.mount_exact(path, self.app)
-        for path in PREFIXES:
-            self.listener.router.mount(path, self.app)
+        nothing = Contract("", (), ())
+        self.app = RestApp(self.core, nothing, settings=self.rest, events=sse, name="greenhouse", version="1.2.3")
+        self.app.mount(self.listener.router)
         DirectPublish(self.app).mount(self.listener.router)
         self.listener.router.mount_fallback(self.app)
         for path, page in self.pages.items():

@@ -11,6 +11,7 @@ import msgspec
 from polywire.core.access import Action, ApiKeyInfo
 from polywire.core.errors import Unavailable
 from polywire.server.envelope import format_time
+from polywire.server.paths import link
 from polywire.wires.rest import metrics, schemas
 from polywire.wires.rest.binding import Response, json_response
 from polywire.wires.rest.request import Request
@@ -22,19 +23,18 @@ __all__ = ["backup", "create_key", "health", "index", "keys", "metrics_text", "r
 
 
 async def index(app: RestApp, request: Request) -> Response:
+    links = {title: link(request.scope, path) for title, path in app.links.items()}
     if b"text/html" in request.headers.get(b"accept", b""):
-        return Response(200, _page(app).encode(), [(b"content-type", b"text/html; charset=utf-8")])
-    return json_response(200, {"hub": app.name, "version": app.version, "phase": app.core.phase, "links": app.links})
+        return Response(200, _page(app, links).encode(), [(b"content-type", b"text/html; charset=utf-8")])
+    return json_response(200, {"hub": app.name, "version": app.version, "phase": app.core.phase, "links": links})
 
 
-def _page(app: RestApp) -> str:
+def _page(app: RestApp, links: dict[str, str]) -> str:
     name = html.escape(app.name)
-    links = "".join(
-        f'<li><a href="{html.escape(path)}">{html.escape(title)}</a></li>' for title, path in app.links.items()
-    )
+    items = "".join(f'<li><a href="{html.escape(path)}">{html.escape(title)}</a></li>' for title, path in links.items())
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{name}</title>'
-        f"<h1>{name}</h1><p>Polywire {html.escape(app.version)}</p><ul>{links}</ul></html>"
+        f"<h1>{name}</h1><p>Polywire {html.escape(app.version)}</p><ul>{items}</ul></html>"
     )
 
 

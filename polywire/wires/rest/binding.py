@@ -6,25 +6,27 @@ import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from functools import lru_cache
-from typing import Any, NamedTuple
-
-import msgspec
-from msgspec import UNSET, UnsetType
+from typing import Any, Literal, NamedTuple
 
 from polywire.core.durations import parse_duration
 from polywire.core.errors import DeadlineExceeded, FieldError, Invalid, PolywireError, TooLarge, Unsupported
-from polywire.core.message import Flag, Header, Message, Origin, Receipt, Record
+from polywire.core.message import Flag, Header, Message, Origin, Record
+from polywire.formats import cloudevents
 from polywire.server import problems
-from polywire.server.envelope import check_json, encode, format_time, is_json_type, parse_time
+from polywire.server.envelope import check_json, encode, is_json_type, parse_time
+from polywire.server.views import ReceiptView, receipt_view
+from polywire.wires.rest import accept, problem_xml
 
 __all__ = [
     "STATUS",
+    "CallHeaders",
     "ContentType",
     "MethodNotAllowed",
     "Publication",
     "ReceiptView",
     "RequestTimeout",
     "Response",
+    "call_headers",
     "content_type_of",
     "json_response",
     "ndjson_payloads",
@@ -75,6 +77,7 @@ class RequestTimeout(DeadlineExceeded):
 STATUS = {
     **problems.STATUS,
     "method_not_allowed": 405,
+    "not_acceptable": 406,
     "request_timeout": 408,
     "stale_cursor": 409,
     "stale_cursor.expired": 410,
@@ -87,11 +90,17 @@ def status_of(error: PolywireError) -> int:
     return STATUS.get(f"{error.code}.{getattr(error, 'reason', '')}") or STATUS.get(error.code, 500)
 
 
-def problem(error: PolywireError) -> Response:
+_PROBLEMS = ("application/json", "application/problem+json", "application/problem+xml", "application/xml", "text/xml")
+
+
+def problem(error: PolywireError, wanted: bytes | None = None) -> Response:
     """``{"type", "title", "status", "detail", "code", "hint", "errors": [{"path", "message"}]}`` and what the error
-    adds."""
+    adds; in XML for an Accept header that takes no JSON."""
     status, headers, body = problems.problem(error, status_of(error))
     headers = [pair for pair in headers if pair[0] != b"content-length"]
+    if wanted is not None and (accept.choose(wanted, _PROBLEMS) or "").endswith("xml"):
+        headers[0] = b"content-type", problem_xml.CONTENT_TYPE
+        body = problem_xml.problem_xml(problems.problem_view(error, status))
     if isinstance(error, MethodNotAllowed):
         headers.append((b"allow", error.allow.encode()))
     return Response(status, body, headers)
@@ -105,10 +114,18 @@ class ContentType(NamedTuple):
     json: bool
     lines: bool
     """One message a line (NDJSON, JSON Lines)."""
+    form: Literal["xml", "form", "multipart", "event", "events"] | None = None
+    """What is read in a way of its own."""
 
 
 BYTES = ContentType("application/octet-stream", False, False)
 _CONTENT_TYPE = re.compile(rb"[!-~][ -~]{0,255}")
+_FORMS: dict[str, Literal["xml", "form", "multipart"]] = {
+    "application/xml": "xml",
+    "text/xml": "xml",
+    "application/x-www-form-urlencoded": "form",
+    "multipart/form-data": "multipart",
+}
 _LINES = {
     "application/x-ndjson",
     "application/jsonl",
@@ -130,8 +147,14 @@ def _content_type(raw: bytes) -> ContentType:
             "Content-Type: not a media type", fields=[FieldError("header.content-type", "1 to 256 printable ASCII")]
         )
     text = raw.decode("ascii")
-    lines = text.partition(";")[0].strip().lower() in _LINES
-    return ContentType("application/json", True, True) if lines else ContentType(text, is_json_type(text), False)
+    media = text.partition(";")[0].strip().lower()
+    if media in _LINES:
+        return ContentType("application/json", True, True)
+    mode = cloudevents.mode_of(text)
+    if mode is not None:
+        return ContentType(text, True, False, "events" if mode == "batch" else "event")
+    form = "xml" if media.endswith("+xml") else _FORMS.get(media)
+    return ContentType(text, is_json_type(text), False, form)
 
 
 def require_json(payload: bytes) -> None:
@@ -337,45 +360,92 @@ _READERS = {
 }
 
 
-class ReceiptView(msgspec.Struct, gc=False):
-    """``{"id", "position", "topic", "key", "time"}``; ``position`` is null while a publish waits for its ``due``
-    time."""
-
-    id: str
-    position: str | None
-    topic: str
-    key: str | None
-    time: str
-    key_base64: bytes | UnsetType = UNSET
-    due: str | UnsetType = UNSET
-    duplicate: bool | UnsetType = UNSET
+# --- calling ---------------------------------------------------------------------------------------------------------
 
 
-def receipt_view(receipt: Receipt, due: int | None = None) -> ReceiptView:
-    position = receipt.position
-    view = ReceiptView(
-        receipt.id, None if position is None else str(position), receipt.topic, None, format_time(receipt.time)
-    )
-    if receipt.key is not None:
-        try:
-            view.key = receipt.key.decode()
-        except UnicodeDecodeError:
-            view.key_base64 = receipt.key
-    if due is not None:
-        view.due = format_time(due)
-    if receipt.duplicate:
-        view.duplicate = True
-    return view
+class CallHeaders:
+    """What the headers of a call say. Times are ms.
+
+    ``job``: to be run on its own, and looked at later; ``delay``: not before so long.
+    """
+
+    __slots__ = ("delay", "headers", "idempotency", "job", "within")
+
+    def __init__(self) -> None:
+        self.within: int | None = None
+        self.idempotency: str | None = None
+        self.job = False
+        self.delay: int | None = None
+        self.headers: list[Header] = []
+
+
+_SAYS_NOTHING = CallHeaders()
+
+
+def call_headers(headers: Iterable[tuple[bytes, bytes]]) -> CallHeaders:
+    """Read the ``Polywire-*``, ``Idempotency-Key`` and ``Prefer`` headers. Raises `Invalid` naming the header."""
+    special = [pair for pair in headers if pair[0][:9] == b"polywire-" or pair[0] in (b"idempotency-key", b"prefer")]
+    if not special:
+        return _SAYS_NOTHING
+    said = CallHeaders()
+    seen: set[bytes] = set()
+    for name, value in special:
+        if name in seen and name != b"prefer" and not name.startswith(USER_HEADER):
+            raise _wrong(name, "given twice")
+        seen.add(name)
+        if name == b"prefer":
+            said.job = said.job or _prefers_async(value)
+        elif name.startswith(USER_HEADER):
+            said.headers.append((name[len(USER_HEADER) :].decode("latin-1"), _text(value)))
+        elif name == b"idempotency-key":
+            said.idempotency = _idempotency(name, value)
+        elif name == b"polywire-timeout":
+            said.within = _duration(name, value)
+        elif name == b"polywire-delay":
+            said.delay = _duration(name, value)
+        else:
+            known = "Polywire-Timeout, Polywire-Delay and Polywire-Header-NAME"
+            raise _wrong(name, "unknown header", hint=f"a call takes {known}")
+    if said.delay is not None and not said.job:
+        raise _wrong(b"polywire-delay", "only a job can wait", hint="send Prefer: respond-async, too")
+    if said.within is not None and said.job:
+        raise _wrong(b"polywire-timeout", "nobody waits for a job", hint="leave out Prefer: respond-async, or this")
+    return said
+
+
+def _duration(name: bytes, value: bytes) -> int:
+    try:
+        duration = parse_duration(_text(value))
+    except Invalid as error:
+        raise _wrong(name, error.detail, hint=error.hint) from None
+    if not duration:
+        raise _wrong(name, "must be more than nothing")
+    return duration
+
+
+def _idempotency(name: bytes, value: bytes) -> str:
+    said = Publication()
+    try:
+        _read_idempotency_key(said, value)
+    except Invalid as error:
+        raise _wrong(name, error.detail) from None
+    return said.id
+
+
+def _prefers_async(value: bytes) -> bool:
+    """RFC 7240; other preferences are passed over, as it says."""
+    return any(one.partition(b";")[0].strip().lower() == b"respond-async" for one in value.split(b","))
 
 
 # --- a payload as it is ----------------------------------------------------------------------------------------------
 
+_LONGEST_VALUE = 4_096
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,200}")
 
 
 def raw_response(message: Message) -> Response:
     """The payload's own bytes and content type. What the message says besides is in headers, where a header can say
-    it."""
+    it; together they are a CloudEvent in binary mode."""
     record = message.record
     content_type = (record.content_type or "").encode("utf-8", "replace")
     headers: Headers = [
@@ -386,8 +456,14 @@ def raw_response(message: Message) -> Response:
         (b"polywire-position", str(message.position).encode()),
     ]
     said: list[tuple[str, Any]] = [("Polywire-Id", record.id), ("Polywire-Key", record.key)]
-    said += [(f"Polywire-Header-{name}", value) for name, value in record.headers if _TOKEN.fullmatch(name)]
+    said += [
+        (f"Polywire-Header-{name}", value)
+        for name, value in record.headers
+        if _TOKEN.fullmatch(name) and not name.startswith(cloudevents.PREFIX)
+    ]
     headers += [(name.encode(), value) for name, shown in said if (value := _header_value(shown)) is not None]
+    event, _ = cloudevents.write_binary(message)
+    headers += [(name, value) for name, value in event if name != b"content-type" and len(value) <= _LONGEST_VALUE]
     return Response(200, record.payload, headers)
 
 

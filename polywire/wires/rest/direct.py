@@ -1,22 +1,25 @@
-"""Publishing one message without a task: ``POST /topics/{topic}`` with a body and a content type, and no more to it.
+"""Publishing one message without a task: ``POST /topics/{topic}`` with a body, perhaps a key, and nothing special.
 
-What has a key, a delay, several lines or anything else about it is `topics.publish`'s, which says the same in the same
-words: receipts, errors and counters come from the same functions.
+What has a delay, several lines, an idempotency key or a form to be read is `topics.publish`'s, which says the same in
+the same words: receipts, errors and counters come from the same functions.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from polywire.core.errors import PolywireError
-from polywire.core.message import Origin, Receipt, Record
+from polywire.core.message import Flag, Origin, Receipt, Record
 from polywire.server.direct import Answer, DirectHead
+from polywire.server.query import parse_query
 from polywire.wires.rest import topics
 from polywire.wires.rest.app import RestApp, failure
 from polywire.wires.rest.binding import (
     ContentType,
+    Publication,
     Response,
     content_type_of,
     json_response,
@@ -24,6 +27,7 @@ from polywire.wires.rest.binding import (
     receipt_view,
     require_json,
 )
+from polywire.wires.rest.publishing import is_special
 
 if TYPE_CHECKING:
     from polywire.server.router import Router
@@ -34,14 +38,23 @@ log = logging.getLogger("polywire.rest")
 
 
 class _Target:
-    """What the head of a publish says."""
+    """What the head of a publish says. ``said`` None: nothing but what is here."""
 
-    __slots__ = ("kind", "origin", "topic")
+    __slots__ = ("key", "kind", "origin", "said", "topic")
 
-    def __init__(self, topic: str, kind: ContentType, origin: Origin) -> None:
+    def __init__(
+        self, topic: str, kind: ContentType, key: bytes | None, said: Publication | None, origin: Origin
+    ) -> None:
         self.topic = topic
         self.kind = kind
+        self.key = key
+        self.said = said
         self.origin = origin
+
+    def record(self, body: bytes, now: Callable[[], int]) -> Record:
+        if self.said is None:
+            return Record(body, self.key, content_type=self.kind.text, origin=self.origin)
+        return self.said.records([body], self.kind.text, now(), self.origin)[0]
 
 
 class DirectPublish:
@@ -64,11 +77,11 @@ class DirectPublish:
             return False
         if core.congested or len(body) > core.limits.message_size:
             return False
-        post = _Post(self._app, answer)
+        post = _Post(self._app, head, answer)
         try:
             if target.kind.json:
                 require_json(body)
-            record = Record(body, None, content_type=target.kind.text, origin=target.origin)
+            record = target.record(body, core.clock.now)
             post.receipts = core.post(head.principal, target.topic, [record], post.told)
         except PolywireError as error:
             post.refuse(error)
@@ -81,22 +94,29 @@ class DirectPublish:
         """Whatever is wrong with the head is told by those who are asked after this one declines."""
         try:
             route, params = self._app.route("POST", head.path)
+            if route.handler is not topics.publish:
+                return None
             kind = content_type_of(dict(head.headers).get(b"content-type"))
-            plain = route.handler is topics.publish and not kind.lines and publication(head.headers) is None
+            said = publication(head.headers)
+            key = parse_query(head.query, route.query or ()).bytes("key")
+            if said is not None:
+                topics.settle_key(said, key)
         except PolywireError:
             return None
-        if not plain:
+        waits = said is not None and (said.delay is not None or said.flags & Flag.DEDUP)
+        if waits or kind.lines or is_special(kind, head.headers):
             return None
-        return _Target(params[0].decode("ascii"), kind, Origin(head.principal.name, "rest", head.client))
+        return _Target(params[0].decode("ascii"), kind, key, said, Origin(head.principal.name, "rest", head.client))
 
 
 class _Post:
     """A publish that waits for its commit."""
 
-    __slots__ = ("_answer", "_app", "receipts")
+    __slots__ = ("_answer", "_app", "_head", "receipts")
 
-    def __init__(self, app: RestApp, answer: Answer) -> None:
+    def __init__(self, app: RestApp, head: DirectHead, answer: Answer) -> None:
         self._app = app
+        self._head = head
         self._answer = answer
         self.receipts: list[Receipt] | None = None
 
@@ -111,14 +131,17 @@ class _Post:
         if self.receipts is None:  # it was refused, and told so
             return
         try:
-            response = self._app.refusal(error) if error is not None else self._receipt(self.receipts[0])
+            response = self._refusal(error) if error is not None else self._receipt(self.receipts[0])
         except Exception:
             log.exception("the receipt of a publish failed")
-            response = self._app.refusal(failure())
+            response = self._refusal(failure())
         self._send(response)
 
     def refuse(self, error: PolywireError) -> None:
-        self._send(self._app.refusal(error))
+        self._send(self._refusal(error))
+
+    def _refusal(self, error: PolywireError) -> Response:
+        return self._app.refusal(error, self._head.headers)
 
     def _receipt(self, receipt: Receipt) -> Response:
         response = json_response(201, receipt_view(receipt))

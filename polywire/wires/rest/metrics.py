@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, SummaryMetricFamily
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+    SummaryMetricFamily,
+)
 from prometheus_client.registry import Collector
 
-from polywire.core.counters import WireCounters
+from polywire.core.counters import BUCKETS, OperationCounters, WireCounters
 from polywire.core.subscription import SubscriptionInfo
 from polywire.core.topics import TopicInfo
 
@@ -32,6 +39,7 @@ class Figures:
     topics: Sequence[TopicInfo]
     subscriptions: Sequence[SubscriptionInfo]
     wires: dict[str, WireCounters]
+    operations: dict[str, OperationCounters]
 
 
 def gather(core: Core) -> Figures:
@@ -43,6 +51,7 @@ def gather(core: Core) -> Figures:
         core.topics(system),
         core.subscriptions.list(system),
         dict(core.counters.wires),
+        {operation.name: operation.counters for operation in core.calls},
     )
 
 
@@ -68,6 +77,10 @@ class _HubCollector(Collector):
             yield _family(queue_field, ["subscription", "kind"], labels, figures.subscriptions)
         for wire_field in _WIRE:
             yield _family(wire_field, ["wire"], ([name] for name in figures.wires), figures.wires.values())
+        for call_field in _OPERATION:
+            labels = ([name] for name in figures.operations)
+            yield _family(call_field, ["operation"], labels, figures.operations.values())
+        yield _durations(figures.operations)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +123,20 @@ _WIRE = (
     _Field("polywire_wire_errors_total", "errors", "requests and frames refused", grows=True),
     _Field("polywire_wire_connections", "connections", "open connections"),
 )
+_OPERATION = (
+    _Field("polywire_operation_calls_total", "calls", "calls that have ended", grows=True),
+    _Field("polywire_operation_errors_total", "errors", "calls that ended with an error", grows=True),
+    _Field("polywire_operation_running", "running", "calls that run"),
+)
+
+
+def _durations(operations: dict[str, OperationCounters]) -> Metric:
+    family = HistogramMetricFamily("polywire_operation_seconds", "how long calls took", labels=["operation"])
+    bounds = [*map(str, BUCKETS), "+Inf"]
+    for name, counters in operations.items():
+        counts = list(accumulate(counters.buckets))
+        family.add_metric([name], list(zip(bounds, map(float, counts), strict=True)), counters.seconds)
+    return family
 
 
 def _family(field: _Field, names: list[str], labels: Iterable[list[str]], objects: Iterable[object]) -> Metric:
@@ -124,7 +151,12 @@ _SUMMARIES = (
     ("commit_seconds", "commits", "commit_seconds_sum", "time to write and fsync a commit"),
     ("read_seconds", "reads", "read_seconds_sum", "time to read from the log"),
 )
-_GROWS = frozenset(("checkpoints", "commit_failures", "commits_failed", "rows", "topics_refused_on_use", "wal_resets"))
+_GROWS = frozenset(
+    (
+        "checkpoints", "commit_failures", "commits_failed", "rows", "schedule_failures", "schedule_runs",
+        "schedule_skips", "topics_refused_on_use", "wal_resets",
+    )
+)  # fmt: skip
 
 
 def _engine(figures: dict[str, float]) -> Iterator[Metric]:

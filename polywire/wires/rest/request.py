@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections.abc import Awaitable, Callable, Collection, MutableMapping
-from typing import Any
+from contextlib import suppress
+from typing import Any, TypeVar
 from urllib.parse import unquote_to_bytes
 
 from polywire.core.access import Principal
-from polywire.core.errors import FieldError, Invalid, TooLarge, Unsupported
+from polywire.core.errors import FieldError, Internal, Invalid, PolywireError, TooLarge, Unsupported
+from polywire.core.message import Origin
 from polywire.server.query import NO_QUERY, Query, parse_query
 from polywire.wires.rest.binding import RequestTimeout
 
-__all__ = ["ClientLeft", "Receive", "Request", "Scope", "Send"]
+__all__ = ["ClientLeft", "Receive", "Request", "Scope", "Send", "given_up", "origin", "while_client_waits"]
+
+T = TypeVar("T")
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -127,6 +131,36 @@ class Request:
         """Return when the client has left. For requests whose body is read or does not matter."""
         while (await self.receive())["type"] != "http.disconnect":
             pass
+
+
+def origin(request: Request) -> Origin:
+    client = request.scope.get("client")
+    return Origin(request.principal.name, "rest", client[0] if client else "")
+
+
+def given_up() -> Internal:
+    """What is told where an operation raised `asyncio.CancelledError` of its own accord."""
+    return Internal("what was to answer this request was cancelled")
+
+
+async def while_client_waits(request: Request, work: Awaitable[T]) -> T:
+    """The result of ``work``, which is cancelled when the client leaves first. Raises `ClientLeft` then, and `Internal`
+    for work that cancels itself."""
+    working = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(request.gone())
+    try:
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientLeft
+        if working.cancelled():
+            raise given_up()
+        return working.result()
+    finally:
+        for task in (working, leaving):
+            if not task.done():
+                task.cancel()
+                with suppress(asyncio.CancelledError, PolywireError):
+                    await task
 
 
 def _too_large(limit: int) -> TooLarge:

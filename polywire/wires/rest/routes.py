@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from polywire.wires.rest import administration as hub
-from polywire.wires.rest import subscriptions, topics
+from polywire.wires.rest import documents, jobs, operations, subscriptions, topics
 from polywire.wires.rest.routing import Route
 
-__all__ = ["EXACT", "PREFIXES", "ROUTES"]
+__all__ = ["EXACT", "OVERRIDABLE", "PREFIXES", "ROUTES"]
 
-EXACT = ("/", "/health", "/ready", "/metrics")
-PREFIXES = ("/topics", "/subscriptions", "/api-keys", "/backup")
+EXACT = ("/", "/health", "/ready", "/metrics", "/openapi.json")
+OVERRIDABLE = ("/", "/health")
+"""Of these an operation may take the place."""
+PREFIXES = ("/topics", "/subscriptions", "/operations", "/jobs", "/schemas", "/docs", "/api-keys", "/backup")
 """What a router gives to this wire: these paths, and these with all that is below them."""
 
 _TOPIC = "/topics/{topic}"
@@ -20,6 +22,11 @@ ROUTES = (
     Route("GET", "/health", hub.health),
     Route("GET", "/ready", hub.ready),
     Route("GET", "/metrics", hub.metrics_text),
+    Route("GET", "/openapi.json", documents.openapi),
+    Route("GET", "/schemas", documents.schemas),
+    Route("GET", "/schemas/{name}", documents.schema),
+    Route("GET", "/docs", documents.page),
+    Route("GET", "/docs/{file}", documents.page_file),
     Route("GET", "/topics", topics.list_all),
     Route("POST", _TOPIC, topics.publish, ("key",)),
     Route("GET", _TOPIC, topics.read, ("from", "limit", "wait", "key")),
@@ -55,6 +62,12 @@ ROUTES = (
     Route("DELETE", f"{_SUBSCRIPTION}/dead-letters", subscriptions.purge_dead_letters),
     Route("DELETE", f"{_SUBSCRIPTION}/dead-letters/{{seq}}", subscriptions.delete_dead_letter),
     Route("POST", f"{_SUBSCRIPTION}/redrive", subscriptions.redrive),
+    Route("GET", "/operations", operations.list_all),
+    Route("POST", "/operations/{name}", operations.call),
+    Route("GET", "/operations/{name}", operations.query, None),
+    Route("GET", "/jobs/{id}", jobs.info, ("wait",)),
+    Route("DELETE", "/jobs/{id}", jobs.cancel),
+    Route("GET", "/jobs/{id}/events", jobs.events, ("after",)),
     Route("GET", "/api-keys", hub.keys),
     Route("POST", "/api-keys", hub.create_key),
     Route("DELETE", "/api-keys/{key}", hub.revoke_key),

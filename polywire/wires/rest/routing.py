@@ -1,10 +1,11 @@
-"""Which handler a method and a path mean. The routes are data (`routes.py`); this finds one in a few dictionary
-look-ups."""
+"""Which handler a method and a path mean. The routes are data (`routes.py`, and the operations' own paths); this finds
+one in a few dictionary look-ups."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import unquote_to_bytes
 
 from polywire.core.errors import NotFound
 from polywire.wires.rest.binding import MethodNotAllowed, Response
@@ -43,13 +44,16 @@ class _Node:
 
 
 class RouteTable:
+    """Of several paths that fit, the one that is literal for longer is meant, if it has the method."""
+
     def __init__(self, routes: Iterable[Route]) -> None:
         self._root = _Node()
         self._found: dict[tuple[str, bytes], tuple[Route, list[bytes]]] = {}
         for route in routes:
-            self._add(route)
+            self.add(route)
 
-    def _add(self, route: Route) -> None:
+    def add(self, route: Route, *, replace: bool = False) -> None:
+        """Raises `ValueError` if there is one of the same method and path, unless it is to be replaced."""
         node = self._root
         for segment in route.path.encode().split(b"/")[1:]:
             if segment.startswith(b"{"):
@@ -57,49 +61,56 @@ class RouteTable:
                 node = node.any
             else:
                 node = node.literal.setdefault(segment, _Node())
-        if route.method in node.routes:
+        if route.method in node.routes and not replace:
             raise ValueError(f"two routes for {route.method} {route.path}")
         node.routes[route.method] = route
         if route.method == "GET":
-            node.routes.setdefault("HEAD", route)
+            node.routes["HEAD"] = route
 
     def find(self, method: str, path: bytes) -> tuple[Route, list[bytes]]:
         """The route and its parameters, still percent-encoded. Raises `NotFound`, `MethodNotAllowed`."""
         found = self._found.get((method, path))
         if found is None:
-            node, params = self._walk(path)
-            route = node.routes.get(method)
-            if route is None:
-                raise MethodNotAllowed(f"{method[:32]!r} is not for this path", _allowed(node))
-            found = route, params
+            found = self._look(method, path)
             if len(path) <= _CACHED_LENGTH:
                 if len(self._found) >= _CACHED_PATHS:
                     self._found.clear()
                 self._found[method, path] = found
         return found
 
+    def _look(self, method: str, path: bytes) -> tuple[Route, list[bytes]]:
+        for node, params in self._fitting(path):
+            route = node.routes.get(method)
+            if route is not None:
+                return route, params
+        allowed = self.allowed(path)
+        raise MethodNotAllowed(f"{method[:32]!r} is not for this path", allowed)
+
     def allowed(self, path: bytes) -> str:
         """The methods of a path, as in the Allow header. Raises `NotFound`."""
-        return _allowed(self._walk(path)[0])
-
-    def _walk(self, path: bytes) -> tuple[_Node, list[bytes]]:
-        node = self._root
-        params: list[bytes] = []
-        for segment in path.split(b"/")[1:]:
-            known = node.literal.get(segment)
-            if known is None:
-                known = node.any
-                if known is None or not segment:
-                    raise _unknown(path)
-                params.append(segment)
-            node = known
-        if not node.routes:
+        methods = {method for node, _ in self._fitting(path) for method in node.routes}
+        if not methods:
             raise _unknown(path)
-        return node, params
+        return ", ".join(sorted({*methods, "OPTIONS"}))
+
+    def _fitting(self, path: bytes) -> Iterator[tuple[_Node, list[bytes]]]:
+        segments = path.split(b"/")[1:]
+        literals = [unquote_to_bytes(one) for one in segments] if b"%" in path else segments
+        return _walk(self._root, segments, literals, 0)
 
 
-def _allowed(node: _Node) -> str:
-    return ", ".join(sorted({*node.routes, "OPTIONS"}))
+def _walk(node: _Node, segments: list[bytes], literals: list[bytes], at: int) -> Iterator[tuple[_Node, list[bytes]]]:
+    """As deep as the routes are, whatever the path; literal segments first at each step."""
+    if at == len(segments):
+        if node.routes:
+            yield node, []
+        return
+    known = node.literal.get(literals[at])
+    if known is not None:
+        yield from _walk(known, segments, literals, at + 1)
+    if node.any is not None and segments[at]:
+        for found, params in _walk(node.any, segments, literals, at + 1):
+            yield found, [segments[at], *params]
 
 
 def _unknown(path: bytes) -> NotFound:

@@ -7,6 +7,9 @@ from typing import Annotated
 import msgspec
 
 from polywire.core.units import count, milliseconds, size
+from polywire.formats.forms import FormLimits
+from polywire.formats.multipart import MultipartLimits
+from polywire.formats.xml import XmlLimits
 
 __all__ = ["RestSettings"]
 
@@ -21,3 +24,9 @@ class RestSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         int, milliseconds("how long a request's body may take; a long body has more, by its length")
     ] = 30_000
     control_size: Annotated[int, size("of a JSON body that is not a message: settings, tokens")] = 1 << 20
+    upload_size: Annotated[int, size("of the body of a call that is a file, or a form with files")] = 16 << 20
+    heartbeat: Annotated[int, milliseconds("between signs of life on a stream that waits for its operation")] = 15_000
+    documents: Annotated[int, count("OpenAPI documents kept, one for each set of permissions that asked for it")] = 32
+    xml: XmlLimits = XmlLimits()
+    form: FormLimits = FormLimits()
+    multipart: MultipartLimits = MultipartLimits()

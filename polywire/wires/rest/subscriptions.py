@@ -16,8 +16,7 @@ from polywire.core.subscriptions import Peeked
 from polywire.server.envelope import format_time, message_view
 from polywire.wires.rest import schemas
 from polywire.wires.rest.binding import Response, json_response
-from polywire.wires.rest.request import Request
-from polywire.wires.rest.topics import while_client_waits
+from polywire.wires.rest.request import Request, while_client_waits
 
 if TYPE_CHECKING:
     from polywire.wires.rest.app import RestApp

@@ -6,24 +6,25 @@ import asyncio
 import base64
 import binascii
 import re
-from collections.abc import Awaitable, Sequence
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import UNSET
 
-from polywire.core.durations import format_duration
 from polywire.core.errors import FieldError, Invalid, NotFound
-from polywire.core.message import Flag, Message, Origin, Receipt, Record
+from polywire.core.message import Flag, Message, Receipt, Record
 from polywire.core.position import Cursor, Position
 from polywire.core.streams import parse_start
-from polywire.core.topics import TopicInfo, TopicSettings
+from polywire.core.topics import TopicSettings
+from polywire.formats import cloudevents
 from polywire.server.envelope import format_time, message_view
+from polywire.server.views import topic_view
 from polywire.wires.rest import schemas
+from polywire.wires.rest.accept import accepts
 from polywire.wires.rest.binding import (
+    ContentType,
     Publication,
-    ReceiptView,
     Response,
     content_type_of,
     json_response,
@@ -33,7 +34,8 @@ from polywire.wires.rest.binding import (
     receipt_view,
     require_json,
 )
-from polywire.wires.rest.request import ClientLeft, Request
+from polywire.wires.rest.publishing import is_special, read_special
+from polywire.wires.rest.request import Request, origin, while_client_waits
 
 if TYPE_CHECKING:
     from polywire.wires.rest.app import RestApp
@@ -51,10 +53,9 @@ __all__ = [
     "message",
     "publish",
     "read",
-    "while_client_waits",
+    "settle_key",
 ]
 
-T = TypeVar("T")
 _DUE_AND_ID = re.compile(rb"([0-9]{1,18}) ([!-~]{1,100})")
 
 # --- publish ---------------------------------------------------------------------------------------------------------
@@ -68,24 +69,27 @@ async def publish(app: RestApp, request: Request) -> Response:
     key = request.query.bytes("key")
     if kind.lines:
         return await _publish_lines(app, request, said, key)
+    if is_special(kind, request.scope["headers"]):
+        return await _publish_special(app, request, kind, said, key)
     payload = await request.body(core.limits.message_size, app.settings.body_timeout)
     if kind.json:
         require_json(payload)
-    origin = _origin(request)
+    by = origin(request)
     due: int | None = None
     if said is None:
-        record = Record(payload, key, content_type=kind.text, origin=origin)
+        record = Record(payload, key, content_type=kind.text, origin=by)
     else:
-        _settle_key(said, key)
+        settle_key(said, key)
         now = core.clock.now()
-        record = said.records([payload], kind.text, now, origin)[0]
+        record = said.records([payload], kind.text, now, by)[0]
         due = None if said.delay is None else now + said.delay
     receipts = await core.publish(request.principal, request.text(0), [record], due=due)
     app.counters.received += 1
-    return json_response(_status(receipts), _receipt_view(receipts[0]))
+    return json_response(_status(receipts), receipt_view(receipts[0]))
 
 
-def _settle_key(said: Publication, key: bytes | None) -> None:
+def settle_key(said: Publication, key: bytes | None) -> None:
+    """``key`` is that of the query. Raises `Invalid` if the headers say another one."""
     if key is None:
         return
     if said.key is not None and said.key != key:
@@ -94,32 +98,42 @@ def _settle_key(said: Publication, key: bytes | None) -> None:
     said.key = key
 
 
+async def _publish_special(
+    app: RestApp, request: Request, kind: ContentType, said: Publication | None, key: bytes | None
+) -> Response:
+    app.core.require_publisher(request.principal, request.text(0))
+    said = said or Publication()
+    settle_key(said, key)
+    records, batch = await read_special(app, request, kind, said)
+    return await _store(app, request, said, records, batch=batch)
+
+
+async def _store(app: RestApp, request: Request, said: Publication, records: list[Record], *, batch: bool) -> Response:
+    due = None if said.delay is None else app.core.clock.now() + said.delay
+    receipts = await app.core.publish(request.principal, request.text(0), records, due=due)
+    app.counters.received += len(receipts)
+    shown = [receipt_view(receipt) for receipt in receipts]
+    return json_response(_status(receipts), {"count": len(receipts), "receipts": shown} if batch else shown[0])
+
+
 async def _publish_lines(app: RestApp, request: Request, said: Publication | None, key: bytes | None) -> Response:
+    app.core.require_publisher(request.principal, request.text(0))
     limits = app.core.limits
     said = said or Publication()
     if said.id and not said.flags & Flag.DEDUP:
         raise Invalid(
             "header polywire-id: one id cannot be that of several messages", hint="Idempotency-Key covers a batch"
         )
-    _settle_key(said, key)
+    settle_key(said, key)
     body = await request.body(limits.batch_size, app.settings.body_timeout)
     payloads = await _split(body, limits.batch_messages)
-    now = app.core.clock.now()
-    due = None if said.delay is None else now + said.delay
-    records = said.records(payloads, "application/json", now, _origin(request))
-    receipts = await app.core.publish(request.principal, request.text(0), records, due=due)
-    app.counters.received += len(receipts)
-    shown = {"count": len(receipts), "receipts": [_receipt_view(receipt) for receipt in receipts]}
-    return json_response(_status(receipts), shown)
+    records = said.records(payloads, "application/json", app.core.clock.now(), origin(request))
+    return await _store(app, request, said, records, batch=True)
 
 
 def _status(receipts: Sequence[Receipt]) -> int:
     """202 if some wait for their time: of a duplicate, that is what its original does."""
     return 202 if any(receipt.position is None for receipt in receipts) else 201
-
-
-def _receipt_view(receipt: Receipt) -> ReceiptView:
-    return receipt_view(receipt, receipt.time if receipt.position is None else None)
 
 
 LONG_BATCH = 256 << 10
@@ -130,11 +144,6 @@ async def _split(body: bytes, most: int) -> list[bytes]:
     return (
         await asyncio.to_thread(ndjson_payloads, body, most) if len(body) > LONG_BATCH else ndjson_payloads(body, most)
     )
-
-
-def _origin(request: Request) -> Origin:
-    client = request.scope.get("client")
-    return Origin(request.principal.name, "rest", client[0] if client else "")
 
 
 # --- read ------------------------------------------------------------------------------------------------------------
@@ -156,26 +165,21 @@ async def read(app: RestApp, request: Request) -> Response:
     )
     page = await (while_client_waits(request, reading) if wait else reading)
     app.counters.delivered += len(page.messages)
+    if accepts(request.headers.get(b"accept"), cloudevents.BATCH):
+        return _events(page.messages, str(page.next))
     return json_response(
         200, {"messages": [message_view(message) for message in page.messages], "next": str(page.next)}
     )
 
 
-async def while_client_waits(request: Request, work: Awaitable[T]) -> T:
-    """The result of ``work``, which is cancelled when the client leaves first. Raises `ClientLeft` then."""
-    working = asyncio.ensure_future(work)
-    leaving = asyncio.ensure_future(request.gone())
-    try:
-        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            return working.result()
-        raise ClientLeft
-    finally:
-        for task in (working, leaving):
-            if not task.done():
-                task.cancel()
-                with suppress(asyncio.CancelledError):
-                    await task
+def _events(messages: Sequence[Message], next: str) -> Response:
+    """CloudEvents. Where the next page begins has no place in a batch of them: it is a header."""
+    headers = [
+        (b"content-type", cloudevents.BATCH.encode()),
+        (b"polywire-next", next.encode()),
+        (b"vary", b"accept"),
+    ]
+    return Response(200, cloudevents.write_batch(messages), headers)
 
 
 async def message(app: RestApp, request: Request) -> Response:
@@ -189,6 +193,9 @@ async def latest(app: RestApp, request: Request) -> Response:
 
 def _one(app: RestApp, request: Request, found: Message) -> Response:
     app.counters.delivered += 1
+    if accepts(request.headers.get(b"accept"), cloudevents.STRUCTURED):
+        headers = [(b"content-type", cloudevents.STRUCTURED.encode()), (b"vary", b"accept")]
+        return Response(200, cloudevents.write_structured(found), headers)
     raw = request.query.flag("raw") or not _takes_json(request.headers.get(b"accept"))
     return raw_response(found) if raw else json_response(200, message_view(found))
 
@@ -339,18 +346,3 @@ async def create(app: RestApp, request: Request) -> Response:
 async def delete(app: RestApp, request: Request) -> Response:
     await app.core.delete_topic(request.principal, request.text(0))
     return app.empty
-
-
-def topic_view(info: TopicInfo) -> dict[str, Any]:
-    """Durations as text, as `create` takes them; ``oldest`` and ``newest`` are cursors to read from."""
-    shown = msgspec.structs.asdict(info)
-    settings = msgspec.structs.asdict(info.settings)
-    del settings["name"]
-    if settings["retention"] is not None:
-        settings["retention"] = format_duration(settings["retention"])
-    shown["settings"] = settings
-    shown["cursors"] = {
-        "oldest": str(Cursor(info.epoch, info.oldest - 1)),
-        "newest": str(Cursor(info.epoch, info.next - 1)),
-    }
-    return shown

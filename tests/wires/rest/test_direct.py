@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from polywire.contract.contract import Contract
 from polywire.core.errors import Invalid
 from polywire.core.limits import Limits
 from polywire.core.message import Message, Record
@@ -18,7 +19,7 @@ from polywire.core.topics import TopicSettings
 from polywire.server.direct import Answer, DirectHead
 from polywire.server.listener import HttpListener
 from polywire.server.settings import HttpSettings
-from polywire.wires.rest import EXACT, PREFIXES, RestApp
+from polywire.wires.rest import RestApp
 from polywire.wires.rest.binding import receipt_view
 from polywire.wires.rest.direct import DirectPublish
 from tests.core.harness import DISK_FULL, Rig, until
@@ -53,7 +54,7 @@ class Connection:
             status, *lines = head.strip().split("\r\n")
             headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
             assert headers.pop("date")
-            body = await self.reader.readexactly(int(headers.pop("content-length")))
+            body = await self.reader.readexactly(int(headers.pop("content-length", 0)))
         return Answered(int(status.split()[1]), headers, body)
 
 
@@ -85,11 +86,8 @@ class Served:
         await self.rig.start(self._declare)
         self.core, self.engine = self.rig.core, self.rig.engine
         self.listener = HttpListener(HttpSettings(port=0), self.core.access)
-        self.app = RestApp(self.core)
-        for path in EXACT:
-            self.listener.router.mount_exact(path, self.app)
-        for path in PREFIXES:
-            self.listener.router.mount(path, self.app)
+        self.app = RestApp(self.core, Contract("", (), ()))
+        self.app.mount(self.listener.router)
         self.direct = Noted(DirectPublish(self.app))
         self.listener.router.mount_direct("POST", "/topics", self.direct)
         await self.listener.start()
@@ -205,8 +203,10 @@ class Case(NamedTuple):
         Case(b"1", JSON, b"/topics/t/info", None, 405, False),
         Case(b"1", JSON, b"/topics/t/nothing/here", None, 404, False),
         # the headers say more, or are wrong
-        Case(b"1", JSON + b"Polywire-Key: a.b\r\n", TOPIC, None, 201, False),
-        Case(b"1", JSON + b"Polywire-Key: " + b"k" * 2_000 + b"\r\n", TOPIC, None, 413, False),
+        Case(b"1", JSON + b"Polywire-Key: a.b\r\n", TOPIC, None, 201, True),
+        Case(b"1", JSON + b"Polywire-Key: " + b"k" * 2_000 + b"\r\n", TOPIC, None, 413, True),
+        Case(b"1", JSON + b"Polywire-Header-A: b\r\nPolywire-Retain: 1\r\n", TOPIC, None, 201, True),
+        Case(b"a=1", b"Content-Type: application/x-www-form-urlencoded\r\n", TOPIC, None, 201, False),
         Case(b"1", JSON + b"Polywire-Delay: 1h\r\n", TOPIC, None, 202, False),
         Case(b"1", JSON + b"Polywire-Kee: a\r\n", TOPIC, None, 400, False),
         Case(b"1\n2\n", b"Content-Type: application/x-ndjson\r\n", TOPIC, None, 201, False),
@@ -256,9 +256,22 @@ def said(answer: Answered) -> dict[str, Any]:
 async def test_what_is_never_plain_is_offered_once(served: Served) -> None:
     connection = await served.connect()
     for _ in range(3):
-        assert (await connection.ask(publish(b"1", JSON + b"Polywire-Key: a\r\n"))).status == 201
+        assert (await connection.ask(publish(b"1", JSON + b"Idempotency-Key: a\r\n"))).status == 201
     assert (await connection.ask(publish(b"1"))).status == 201
     assert served.direct.said == [False, True]
+
+
+async def test_a_key_in_the_query(served: Served) -> None:
+    connection = await served.connect()
+    for path, body in ((b"?key=a.b", b"1"), (b"?key=%C3%A9+x", b"2"), (b"?key=", b"3")):
+        for lines in (JSON, JSON + b"Content-Encoding: identity\r\n"):
+            assert (await connection.ask(publish(body, lines, TOPIC + path))).status == 201
+    assert [record.key for record in await served.stored("t")] == [b"a.b"] * 2 + ["é x".encode()] * 2 + [b""] * 2
+    assert served.direct.said == [True] * 3
+    for path, lines in ((b"?kee=a", JSON), (b"?key=a&key=b", JSON), (b"?key=a", JSON + b"Polywire-Key: b\r\n")):
+        refused = await connection.ask(publish(b"1", lines, TOPIC + path))
+        assert refused.status == 400
+        assert await connection.ask(publish(b"1", lines + b"TE: x\r\n", TOPIC + path)) == refused
 
 
 async def test_both_ways_store_the_same(served: Served) -> None:

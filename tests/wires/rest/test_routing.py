@@ -60,6 +60,61 @@ def test_hostile_paths_do_not_fill_the_table() -> None:
     assert all(len(path) <= 256 for _, path in table._found)
 
 
+def table(*paths: str) -> RouteTable:
+    """Of ``METHOD /path``."""
+    return RouteTable(Route(*path.split(" "), publish) for path in paths)
+
+
+@pytest.mark.parametrize(
+    ("request_line", "found", "params"),
+    [
+        ("GET /users/me", "/users/me", []),
+        ("GET /users/7", "/users/{id}", [b"7"]),
+        ("DELETE /users/me", "/users/{id}", [b"me"]),  # the literal path has no DELETE
+        ("GET /users/me/photo", "/users/{id}/photo", [b"me"]),  # and leads nowhere
+        ("GET /users/7/photo", "/users/{id}/photo", [b"7"]),
+        ("GET /a/b/c/d", "/{x}/b/{y}/d", [b"a", b"c"]),
+        ("GET /a/b/c/e", "/a/{x}/c/e", [b"b"]),
+        ("GET /us%65rs/%37", "/users/{id}", [b"%37"]),
+        ("GET /users/m%65", "/users/me", []),
+        ("GET /users/a%2Fb", "/users/{id}", [b"a%2Fb"]),
+        ("GET /gr%C3%B6%C3%9Fe", "/größe", []),
+    ],
+)
+def test_of_paths_that_fit_the_more_literal_one_is_meant(request_line: str, found: str, params: list[bytes]) -> None:
+    routes = table(
+        "GET /users/me", "GET /users/{id}", "DELETE /users/{id}", "GET /users/{id}/photo",
+        "GET /{x}/b/{y}/d", "GET /a/{x}/c/e", "GET /größe",
+    )  # fmt: skip
+    method, path = request_line.split(" ")
+    route, given = routes.find(method, path.encode())
+    assert (route.path, given) == (found, params)
+
+
+def test_the_methods_of_all_paths_that_fit_are_allowed() -> None:
+    routes = table("GET /users/me", "DELETE /users/{id}", "PUT /{x}/{y}")
+    assert routes.allowed(b"/users/me") == "DELETE, GET, HEAD, OPTIONS, PUT"
+    assert routes.allowed(b"/users/7") == "DELETE, OPTIONS, PUT"
+    with pytest.raises(MethodNotAllowed) as caught:
+        routes.find("PATCH", b"/users/me")
+    assert caught.value.allow == "DELETE, GET, HEAD, OPTIONS, PUT"
+
+
+def test_a_long_path_costs_no_more_than_the_routes_are_deep() -> None:
+    routes = table("GET " + "/{a}" * 3, "GET " + "/a" * 8, "GET " + "/{b}/a" * 4)
+    for path in (b"/a" * 30_000, b"/%61" * 30_000, b"/" * 60_000):
+        with pytest.raises(NotFound):
+            routes.find("GET", path)
+
+
+def test_a_route_may_take_another_ones_place() -> None:
+    routes = table("GET /", "GET /health")
+    mine = Route("GET", "/health", publish)
+    routes.add(mine, replace=True)
+    assert routes.find("GET", b"/health")[0] is mine
+    assert routes.find("HEAD", b"/health")[0] is mine
+
+
 def test_a_route_stands_once() -> None:
     with pytest.raises(ValueError, match="two routes"):
         RouteTable([Route("GET", "/a/{b}", publish), Route("GET", "/a/{c}", publish)])
