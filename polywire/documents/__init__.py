@@ -1,0 +1,1 @@
+"""Documents made of a contract: OpenAPI, JSON Schema, snippets. Pure functions of what is declared."""
