@@ -10,8 +10,7 @@ A text frame becomes a message of `TEXT_TYPE`, a binary one of `BINARY_TYPE`: so
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -20,6 +19,7 @@ from polywire.core.errors import NotFound, PolywireError
 from polywire.core.message import Batch, Origin, Record
 from polywire.server.frames import BINARY, TEXT, encode, encode_deflated
 from polywire.server.websocket import Frames
+from polywire.wires.websocket.encodings import Encodings
 
 __all__ = ["BINARY_TYPE", "TEXT_TYPE", "Address", "Encoder", "address_of", "close_code", "frame_of", "records_of"]
 
@@ -96,8 +96,9 @@ def records_of(messages: Frames, key: bytes | None, origin: Origin) -> list[Reco
     ]
 
 
-def frame_of(record: Record, deflate_from: int | None) -> bytes:
+def frame_of(batch: Batch, index: int, deflate_from: int | None) -> bytes:
     """One record as a frame; compressed if it has ``deflate_from`` bytes or more (None: never)."""
+    record = batch.records[index]
     payload = record.payload
     opcode = TEXT if _is_text(record.content_type) and _is_utf8(payload) else BINARY
     if deflate_from is not None and len(payload) >= deflate_from:
@@ -105,53 +106,46 @@ def frame_of(record: Record, deflate_from: int | None) -> bytes:
     return encode(opcode, payload)
 
 
+FrameOf = Callable[[Batch, int, "int | None"], bytes]
+
+
 class Encoder:
-    """Encodes each batch once per format and keeps that with the batch, for as long as its readers are likely to come.
+    """Encodes each batch once per format and keeps that with the batch. ``name`` is the format's."""
 
-    A batch lives in the hub's tail much longer than that; so the encodings kept at one time are bounded.
-    """
-
-    def __init__(self, *, deflate_from: int | None, kept_size: int) -> None:
+    def __init__(
+        self, encodings: Encodings, *, deflate_from: int | None, name: str = "websocket", frame_of: FrameOf = frame_of
+    ) -> None:
+        self._encodings = encodings
         self._deflate_from = deflate_from
-        self._kept_size = kept_size
-        self._size = 0
-        self._kept: deque[tuple[Batch, str, int]] = deque()
+        self._frame_of = frame_of
+        self._whole = (name, f"{name} deflated")
+        self._frames = (f"{name} frames", f"{name} frames deflated")
 
     def whole(self, batch: Batch, deflates: bool) -> bytes:
         """Frames of all records, joined."""
-        name = "websocket deflated" if deflates else "websocket"
+        name = self._whole[deflates]
         encoded: bytes | None = batch.encoded.get(name)
         if encoded is None:
             deflate_from = self._deflate_from if deflates else None
-            encoded = b"".join([frame_of(record, deflate_from) for record in batch.records])
-            batch.encoded[name] = encoded
-            self._keep(batch, name, len(encoded))
+            encoded = b"".join([self._frame_of(batch, index, deflate_from) for index in range(len(batch))])
+            self._encodings.keep(batch, name, encoded, len(encoded))
         return encoded
 
     def some(self, batch: Batch, indexes: Iterable[int], deflates: bool) -> bytes:
         """Frames of these records, joined. A filter splits readers up, so each record is kept on its own."""
-        name = "websocket frames deflated" if deflates else "websocket frames"
+        name = self._frames[deflates]
         encoded: dict[int, bytes] | None = batch.encoded.get(name)
         if encoded is None:
-            encoded = batch.encoded[name] = {}
-            self._keep(batch, name, batch.size)
+            encoded = {}
+            self._encodings.keep(batch, name, encoded, batch.size)
         deflate_from = self._deflate_from if deflates else None
-        records = batch.records
         frames = []
         for index in indexes:
             frame = encoded.get(index)
             if frame is None:
-                frame = encoded[index] = frame_of(records[index], deflate_from)
+                frame = encoded[index] = self._frame_of(batch, index, deflate_from)
             frames.append(frame)
         return b"".join(frames)
-
-    def _keep(self, batch: Batch, name: str, size: int) -> None:
-        self._kept.append((batch, name, size))
-        self._size += size
-        while self._size > self._kept_size and len(self._kept) > 1:
-            oldest, its_name, its_size = self._kept.popleft()
-            oldest.encoded.pop(its_name, None)
-            self._size -= its_size
 
 
 @lru_cache(maxsize=1_024)

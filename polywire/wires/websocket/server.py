@@ -18,6 +18,7 @@ from polywire.server.query import parse_query
 from polywire.server.router import Router
 from polywire.server.settings import WebSocketSettings
 from polywire.server.websocket import Frames, WebSocket, WebSocketRequest
+from polywire.wires.websocket import events
 from polywire.wires.websocket.binding import (
     GOING_AWAY,
     TRY_AGAIN_LATER,
@@ -26,6 +27,7 @@ from polywire.wires.websocket.binding import (
     close_code,
     records_of,
 )
+from polywire.wires.websocket.encodings import Encodings
 
 __all__ = ["RawWebSockets"]
 
@@ -34,7 +36,10 @@ QUERY = ("from", "key", "echo")
 
 
 class RawWebSockets:
-    """The wire. Life: construct → `mount` → serve; it ends with the listener's connections."""
+    """The wire, and the subprotocol ``cloudevents.json`` in its place where a client offers it.
+
+    Life: construct → `mount` → serve; it ends with the listener's connections.
+    """
 
     def __init__(
         self, core: Core, *, settings: WebSocketSettings | None = None, connections: Connections | None = None
@@ -42,14 +47,17 @@ class RawWebSockets:
         settings = settings or WebSocketSettings()
         self.core = core
         self.counters = core.counters.wire(WIRE)
-        self.encoder = Encoder(
-            deflate_from=settings.compress_from if settings.compression else None, kept_size=settings.encoded_size
+        encodings = Encodings(settings.encoded_size)
+        deflate_from = settings.compress_from if settings.compression else None
+        self.encoder = Encoder(encodings, deflate_from=deflate_from)
+        self.event_encoder = Encoder(
+            encodings, deflate_from=deflate_from, name="cloudevents", frame_of=events.frame_of_event
         )
         self._connections = connections
 
     def mount(self, router: Router) -> None:
         """On ``/ws/TOPIC``, on ``/``, and on every path that nobody else claims."""
-        router.mount_websocket("/ws", self)
+        router.mount_websocket_below("/ws", self)
         router.mount_websocket_exact("/", self)
         router.mount_websocket_fallback(self)
 
@@ -71,6 +79,7 @@ class RawConnection:
         "_core",
         "_counters",
         "_encoder",
+        "_events",
         "_follower",
         "_forget",
         "_may_write",
@@ -87,7 +96,10 @@ class RawConnection:
         query = parse_query(request.query, QUERY)
         self._core = core = wire.core
         self._counters = wire.counters
-        self._encoder = wire.encoder
+        self._events = events.SUBPROTOCOL in request.subprotocols
+        if self._events:
+            socket.subprotocol = events.SUBPROTOCOL
+        self._encoder = wire.event_encoder if self._events else wire.encoder
         self._socket = socket
         self._address = address = address_of(request.path, query.text("key"))
         self._principal = principal = request.principal
@@ -115,7 +127,22 @@ class RawConnection:
 
     def received(self, messages: Frames) -> None:
         self._counters.received += len(messages)
-        records = records_of(messages, self._address.key, self._origin)
+        wrong: PolywireError | None = None
+        if self._events:
+            records, wrong = self._read_events(messages)
+        else:
+            records = records_of(messages, self._address.key, self._origin)
+        if records:
+            self._post(records)
+        if wrong is not None:
+            self._refuse(wrong)
+
+    def _read_events(self, messages: Frames) -> tuple[list[Record], PolywireError | None]:
+        topic = self._core.catalog.get(self._address.topic)
+        once = topic is not None and topic.settings.dedup
+        return events.records_of_events(messages, self._address.key, self._origin, once=once)
+
+    def _post(self, records: list[Record]) -> None:
         try:
             self._core.post(self._principal, self._address.topic, records, self._stored)
         except PolywireError as error:

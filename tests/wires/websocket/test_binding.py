@@ -10,6 +10,7 @@ from polywire.core.streams import StaleCursor
 from polywire.server.frames import BINARY, TEXT, encode
 from polywire.server.problems import STATUS
 from polywire.wires.websocket.binding import CLOSE_CODES, Encoder, address_of, close_code, records_of
+from polywire.wires.websocket.encodings import Encodings
 
 
 def batch_of(*payloads: bytes, content_type: str | None = "text/plain") -> Batch:
@@ -58,7 +59,7 @@ def test_every_error_has_a_close_code() -> None:
 
 
 def test_a_batch_is_encoded_once_per_format() -> None:
-    encoder = Encoder(deflate_from=1_000, kept_size=10_000)
+    encoder = Encoder(Encodings(10_000), deflate_from=1_000)
     batch = batch_of(b"a", b"b" * 2_000)
     whole = encoder.whole(batch, deflates=False)
     assert whole == encode(TEXT, b"a") + encode(TEXT, b"b" * 2_000)
@@ -69,7 +70,7 @@ def test_a_batch_is_encoded_once_per_format() -> None:
 
 
 def test_encodings_are_kept_up_to_a_size() -> None:
-    encoder = Encoder(deflate_from=None, kept_size=50_000)
+    encoder = Encoder(Encodings(50_000), deflate_from=None)
     batches = [batch_of(b"x" * 1_000, content_type=None) for _ in range(500)]
     for batch in batches:
         encoder.whole(batch, deflates=False)
