@@ -1,4 +1,4 @@
-"""A greenhouse: sensors report, a handler raises alerts, people chat about it.
+"""A greenhouse: sensors report, a handler raises alerts, people chat about it, and anyone may ask for Fahrenheit.
 
 Run it with ``make run``, or ``polywire run examples/greenhouse/app.py``.
 """
@@ -35,3 +35,9 @@ async def watch(reading: Reading) -> Alert | None:
     if reading.celsius > 40:
         return Alert(reading.sensor, f"{reading.celsius} °C")
     return None
+
+
+@hub.operation(safe=True)
+def fahrenheit(celsius: float) -> float:
+    """Convert degrees Celsius to degrees Fahrenheit."""
+    return celsius * 9 / 5 + 32

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import http.client
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -12,12 +13,13 @@ import click
 
 from polywire.cli.failures import USAGE, Failure
 
-__all__ = ["Answer", "Client", "Refused", "Unreachable", "hub_options", "json_option", "path"]
+__all__ = ["Answer", "Client", "Refused", "Reply", "Unreachable", "hub_options", "json_option", "path", "problem"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 DEFAULT_URL = "http://127.0.0.1:8000"
 TIMEOUT = 90.0
 """Seconds without a byte after which the hub is given up: longer than any long poll lasts."""
+CHUNK = 1 << 16
 
 
 class Answer(NamedTuple):
@@ -30,6 +32,42 @@ class Answer(NamedTuple):
             return json.loads(self.body, object_hook=_View)
         except ValueError:
             raise Failure("what answered is not a hub: its answer is not JSON", hint="check --url") from None
+
+
+class Reply:
+    """An answer that is still coming in. Reading raises `Unreachable` where its connection breaks."""
+
+    def __init__(self, url: str, response: http.client.HTTPResponse) -> None:
+        self._url = url
+        self._response = response
+        self.status = response.status
+        self.content_type = (response.getheader("Content-Type") or "").partition(";")[0].strip().lower()
+
+    def read(self) -> bytes:
+        """What is left of it."""
+        with _losing(self._url):
+            return self._response.read()
+
+    def lines(self) -> Iterator[bytes]:
+        """Each as soon as it is there, without its end; empty ones are left out."""
+        rest = b""
+        while chunk := self._some():
+            *whole, rest = (rest + chunk).split(b"\n")
+            yield from filter(None, whole)
+        if rest:
+            yield rest
+
+    def _some(self) -> bytes:
+        with _losing(self._url):
+            return self._response.read1(CHUNK)
+
+
+@contextmanager
+def _losing(url: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, http.client.HTTPException) as error:
+        raise Unreachable(url, _reason(error), sent=True) from error
 
 
 class _View(dict[str, Any]):
@@ -102,16 +140,38 @@ class Client:
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
         """``path`` is percent-encoded already (see `path`). Raises `Refused`, `Unreachable`, `Failure`."""
+        with self.open(method, path, query=query, json=json, body=body, headers=headers) as reply:
+            return Answer(reply.status, reply.read())
+
+    @contextmanager
+    def open(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, object] | None = None,
+        json: Any = None,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Iterator[Reply]:
+        """As `request`, for an answer that is read as it comes. What is left unread costs the connection."""
         sent = {**self._headers, **(headers or {})}
         if json is not None:
             body, sent["Content-Type"] = _encoded(json), "application/json"
         asked = {name: value for name, value in (query or {}).items() if value is not None}
-        answer = self._send(method, self._base + path + ("?" + urlencode(asked) if asked else ""), body, sent)
-        if answer.status >= 300:
-            raise Refused(answer.status, _problem(answer))
-        return answer
+        response = self._send(method, self._base + path + ("?" + urlencode(asked) if asked else ""), body, sent)
+        reply = Reply(self.url, response)
+        try:
+            if reply.status >= 300:
+                raise Refused(reply.status, problem(reply.read()))
+            yield reply
+        finally:
+            if not response.isclosed():
+                self._connection.close()
 
-    def _send(self, method: str, target: str, body: bytes | None, headers: Mapping[str, str]) -> Answer:
+    def _send(
+        self, method: str, target: str, body: bytes | None, headers: Mapping[str, str]
+    ) -> http.client.HTTPResponse:
         connection = self._connection
         fresh = connection.sock is None
         sent = False
@@ -122,8 +182,7 @@ class Client:
             connection.request(
                 method, target, body=body, headers={name: _latin(text) for name, text in headers.items()}
             )
-            response = connection.getresponse()
-            return Answer(response.status, response.read())
+            return connection.getresponse()
         except (http.client.RemoteDisconnected, ConnectionError) as error:
             connection.close()
             # An idle connection that the hub has closed meanwhile carried nothing: only a read may be asked again.
@@ -133,6 +192,10 @@ class Client:
         except (OSError, http.client.HTTPException) as error:
             connection.close()
             raise Unreachable(self.url, _reason(error), sent=sent) from error
+
+    def wait_for(self, seconds: float | None) -> None:
+        """Give the hub up after so many seconds without a byte, from the next connection on; None: never."""
+        self._connection.timeout = seconds
 
     def get(self, path: str, **query: object) -> Any:
         return self.request("GET", path, query=query).json()
@@ -174,9 +237,10 @@ def _reason(error: BaseException) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
-def _problem(answer: Answer) -> Mapping[str, Any]:
+def problem(body: bytes) -> Mapping[str, Any]:
+    """Of problem+json; nothing, if it is none."""
     try:
-        found = json.loads(answer.body)
+        found = json.loads(body)
     except ValueError:
         found = None
     return found if isinstance(found, dict) else {}

@@ -64,7 +64,7 @@ def _heading(server: Server) -> list[str]:
     if url := server.urls.get("http"):
         websocket = url.replace("http", "ws", 1)
         lines += [f"  REST                {url}", f"  Server-sent events  {url}/topics/TOPIC/events"]
-        lines += [f"  WebSocket           {websocket}/ws/TOPIC"]
+        lines += [f"  WebSocket           {websocket}/ws/TOPIC", f"  documentation       {url}/docs"]
     else:
         lines.append("  nothing listens: --only and --no-NAME leave no protocol")
     lines.append(f"  data                {Path(server.hub.settings.data).absolute()}")
@@ -76,7 +76,8 @@ def _heading(server: Server) -> list[str]:
 
 
 def tries(server: Server) -> list[Try]:
-    """One command for each protocol, and two of this one, on a topic that the application declares."""
+    """One command for each protocol, and two of this one, on a topic that the application declares; and a call of an
+    operation, if it has any."""
     url = server.urls.get("http")
     if url is None:
         return []
@@ -86,7 +87,7 @@ def tries(server: Server) -> list[Try]:
     socket = url.replace("http", "ws", 1) + f"/ws/{_untyped(server.hub) or topic}?from=earliest"
     data = shlex.quote(payload)
     polywire, at = _command("polywire"), "" if url == DEFAULT_URL else f" --url {url}"
-    return [
+    found = [
         Try("REST", "publish", f"curl{key} -H 'Content-Type: application/json' -d {data} {target}"),
         Try("REST", "read", f"curl{key} {shlex.quote(f'{url}/topics/{topic}?limit=10')}"),
         Try(
@@ -96,6 +97,13 @@ def tries(server: Server) -> list[Try]:
         Try("polywire", "publish", f"{polywire} pub{at} {topic} {data}"),
         Try("polywire", "follow", f"{polywire} sub{at} {topic} --from earliest"),
     ]
+    if (operation := _operation(server.hub)) is not None:
+        name, request = operation[0], shlex.quote(operation[1])
+        target = shlex.quote(f"{url}/operations/{name}")
+        found.append(Try("REST", "call", f"curl{key} -H 'Content-Type: application/json' -d {request} {target}"))
+        given = "" if operation[1] == "{}" else f" {request}"
+        found.append(Try("polywire", "call", f"{polywire} call{at} {name}{given}"))
+    return found
 
 
 def _socket_target(socket: str, key: str) -> str:
@@ -105,10 +113,19 @@ def _socket_target(socket: str, key: str) -> str:
 def _example(hub: Hub) -> tuple[str, str]:
     """The first declared topic and a message that fits it; on a hub without topics, the chat everybody tries first."""
     for topic in hub.topics:
-        payload = sample_of(topic.contract)
+        payload = sample_of(topic.contract.codec)
         if payload is not None:
             return topic.name, payload
     return "chat", '"hello"'
+
+
+def _operation(hub: Hub) -> tuple[str, str] | None:
+    """The first that answers at once, and a request that it would take."""
+    for operation in hub.contract.operations:
+        request = sample_of(operation.request.codec)
+        if request is not None and not operation.streams:
+            return operation.name, request
+    return None
 
 
 def _untyped(hub: Hub) -> str | None:

@@ -12,6 +12,7 @@ _NAMES = itertools.count()
 
 
 APP = """
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from polywire import Hub, Reject
 
@@ -29,6 +30,17 @@ notes = hub.topic("notes")
 async def check(order: Order) -> None:
     if order.number < 0:
         raise Reject("a negative number")
+
+@hub.operation
+def add(a: int, b: int) -> int:
+    \"\"\"Add two numbers.\"\"\"
+    return a + b
+
+@hub.operation
+async def countdown(start: int) -> AsyncIterator[int]:
+    \"\"\"Count down to one.\"\"\"
+    for number in range(start, 0, -1):
+        yield number
 """
 
 

@@ -18,6 +18,7 @@ from tests.cli.hub_process import POLYWIRE, Process, polywire, until
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 GREENHOUSE = ROOT / "examples" / "greenhouse" / "app.py"
+FAHRENHEIT = "70.7"
 ANSWER = '"sensor":"sensor"'
 
 
@@ -59,7 +60,7 @@ def run_once(command: str, cwd: Path, **env: str) -> str:
         return "\n".join(lines)
 
 
-def check_all(tries: list[Try], cwd: Path, answer: str, **env: str) -> None:
+def check_all(tries: list[Try], cwd: Path, answer: str, *, result: str | None = None, **env: str) -> None:
     """Every line does what it says; lines that were forgotten here fail the test."""
     left = list(tries)
 
@@ -81,15 +82,18 @@ def check_all(tries: list[Try], cwd: Path, answer: str, **env: str) -> None:
         assert answer in following.line()
         assert answer in following.line_with(answer)
         following.signal(signal.SIGINT)
+    if result is not None:
+        assert run_once(take("REST", "call"), cwd, **env) == result
+        assert run_once(take("polywire", "call"), cwd, **env).rstrip() == result
     assert left == []
 
 
 def test_the_example(require, tmp_path):
     require("curl")
     with greeted(str(GREENHOUSE), cwd=tmp_path) as (running, tries):
-        check_all(tries, tmp_path, ANSWER)
+        check_all(tries, tmp_path, ANSWER, result=FAHRENHEIT)
         where = [line.split() for line in running.err if line.startswith("  ") and "://" in line and ": " not in line]
-        assert [words[0] for words in where] == ["REST", "Server-sent", "WebSocket"]
+        assert [words[0] for words in where] == ["REST", "Server-sent", "WebSocket", "documentation"]
 
 
 def test_a_hub_without_an_application(require, tmp_path):
@@ -160,6 +164,34 @@ def test_the_example_message_fits_the_declared_type(tmp_path):
         command = one(tries, "polywire", "publish")
         assert " orders " in command
         run_once(command, tmp_path)
+
+
+OPERATIONS = """
+from collections.abc import AsyncIterator
+from polywire import Hub
+
+hub = Hub("calls")
+
+@hub.operation
+async def count() -> AsyncIterator[int]:
+    yield 1
+
+@hub.operation
+def repeat(text: str, times: int, pause: float = 0) -> str:
+    return " ".join([text] * times)
+
+@hub.operation
+def other() -> None:
+    pass
+"""
+
+
+def test_an_operation_is_called(require, tmp_path):
+    require("curl")
+    (tmp_path / "app.py").write_text(OPERATIONS)
+    with greeted("app.py", cwd=tmp_path) as (_, tries):
+        assert run_once(one(tries, "REST", "call"), tmp_path).startswith('"text text')
+        assert run_once(one(tries, "polywire", "call"), tmp_path).startswith("text text")
 
 
 @pytest.mark.parametrize("width", ["40"])
