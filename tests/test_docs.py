@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import itertools
 import os
 import re
 import subprocess
@@ -59,9 +60,10 @@ def test_the_readme_shows_the_example_as_it_is(tmp_path: Path) -> None:
     app = tmp_path / "app.py"
     app.write_text(shown.text)
     with run_hub(str(app), data=tmp_path / "data") as hub:
-        first, second = (block for block in blocks("README.md") if block.language == "sh" and PORT in block.text)
+        first, second, third = (block for block in blocks("README.md") if block.language == "sh" and PORT in block.text)
         assert '"position":"1-0-0"' in run_shell(first, hub)
         hub.wait_for(lambda: "41.5 °C" in run_shell(second, hub))
+        assert run_shell(third, hub) == "106.7"
 
 
 def test_the_readme_names_the_two_commands() -> None:
@@ -74,7 +76,12 @@ def test_the_readme_names_the_two_commands() -> None:
 
 
 def test_links_between_pages_lead_somewhere() -> None:
-    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md"), *ROOT.glob("polywire/**/README.md")]
+    pages = [
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        *ROOT.glob("docs/**/*.md"),
+        *ROOT.glob("polywire/**/README.md"),
+    ]
     broken = [
         f"{page.relative_to(ROOT)}: {link}"
         for page in pages
@@ -100,15 +107,71 @@ def test_first_steps(tmp_path: Path) -> None:
 
 
 async def test_handlers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    page = "docs/handlers.md"
     monkeypatch.chdir(tmp_path)
-    names: dict[str, object] = {"__name__": "handlers"}
+    await run_page("docs/handlers.md", ("main", "test_bills"), monkeypatch)
+    said = capsys.readouterr().out
+    assert "A-4 8.00 €" in said
+    assert "priced in 0 ms" in said
+
+
+async def test_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    await run_page("docs/jobs.md", ("main", "test_convert", "test_tidy", "test_gone"), monkeypatch)
+    said = capsys.readouterr().out
+    for text in ("submitted None", "progress {'page': 10, 'of': 10}", "has succeeded", "tidying workshop", "forgotten"):
+        assert text in said
+
+
+async def run_page(page: str, functions: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """All blocks one after the other, as one module, and then these functions of it."""
+    module = Path(page).stem
+    names: dict[str, object] = {"__name__": module}
     # Annotations of handlers are looked up in their module.
-    monkeypatch.setitem(sys.modules, "handlers", type(sys)("handlers"))
+    monkeypatch.setitem(sys.modules, module, type(sys)(module))
     for block in blocks(page):
         run_python(page, block, names)
-    for name in ("main", "test_bills"):
+    for name in functions:
         function = names[name]
         assert inspect.iscoroutinefunction(function)
         await asyncio.wait_for(function(), 20)
-    assert "A-4 8.00 €" in capsys.readouterr().out
+
+
+@pytest.mark.needs_node
+def test_operations(tmp_path: Path) -> None:
+    """Each client's block, and what stands in the block behind it as what it prints."""
+    page = "docs/operations.md"
+    found = list(blocks(page))
+    app = next(block for block in found if "file=app.py" in block.marks)
+    (tmp_path / "app.py").write_text(app.text)
+    names: dict[str, object] = {}
+    compared = 0
+    with run_hub("app.py", data=tmp_path / "data", cwd=tmp_path) as hub:
+        for block, after in itertools.pairwise([*found, found[-1]]):
+            if block.language == "python" and "client" in block.marks:
+                run_python(page, block, names, hub)
+            elif (block.language == "sh" and PORT in block.text) or block.language == "js":
+                said = run_shell(block, hub) if block.language == "sh" else run_node(block, hub)
+                assert said.rstrip("\n") == after.text.rstrip("\n"), f"{page}:{block.line}"
+                compared += 1
+    assert compared >= 9
+
+
+def run_node(block: Block, hub: RunningHub) -> str:
+    script = block.text.replace(PORT, hub.http.removeprefix("http://"))
+    command = ["node", "--input-type=module", "-e", script]
+    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
+
+
+def test_contracts(tmp_path: Path) -> None:
+    page = "docs/contracts.md"
+    found = list(blocks(page))
+    app = next(block for block in found if "file=app.py" in block.marks)
+    (tmp_path / "app.py").write_text(app.text)
+    names: dict[str, object] = {}
+    with run_hub("app.py", data=tmp_path / "data", cwd=tmp_path) as hub:
+        for block in found:
+            if block.language == "python" and "client" in block.marks:
+                run_python(page, block, names, hub)
+            elif block.language == "sh" and "server" not in block.marks:
+                run_shell(block, hub)
+    assert '"https://api.example.com"' in (tmp_path / "openapi.json").read_text()
