@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import msgspec
 
 from polywire.contract.building import Types, tree_of
+from polywire.contract.completing import completion
 from polywire.contract.foreign import Foreign, foreign
 from polywire.contract.paths import ROOT, member
 from polywire.contract.tree import Tree
@@ -71,15 +72,22 @@ class Msgspec:
         except (TypeError, ValueError, RuntimeError) as error:
             raise TypeError(_placed(str(error), types)) from None
         self._hook = hook
-        self.decode = decoder.decode
+        self._decode = decoder.decode
+        self._complete = completion(types)
         self._encoder = msgspec.json.Encoder(enc_hook=self._written)
         self.encode = self._encoder.encode
 
     def make(self, payload: bytes, builtins: Any) -> Any:  # noqa: ARG002 (it reads the payload again, with all digits)
-        return self.decode(payload)
+        value = self._decode(payload)
+        if self._complete is not None:
+            self._complete(value)
+        return value
 
     def convert(self, builtins: Any) -> Any:
-        return msgspec.convert(builtins, self._type, str_keys=True, dec_hook=self._hook)
+        value = msgspec.convert(builtins, self._type, str_keys=True, dec_hook=self._hook)
+        if self._complete is not None:
+            self._complete(value)
+        return value
 
     def to_builtins(self, value: Any) -> Any:
         return msgspec.to_builtins(value, str_keys=True, enc_hook=self._written)

@@ -331,7 +331,7 @@ def doubled(value: Any) -> bool:
     return isinstance(value, list) and any(map(doubled, value))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(_VALUES, st.sampled_from(["", " ", "\n", "\r\n\t "]))
 def test_members_are_counted_rightly(value: Any, space: str) -> None:
     payload = written(value, space).encode()
@@ -511,7 +511,7 @@ def test_a_list_as_one_value() -> None:
     assert not Codec[Any](Any).takes_lists
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.one_of(st.binary(max_size=30), st.text('{}[]":,\\xname 10.eE-', max_size=30).map(str.encode)))
 def test_any_bytes_are_read_or_refused(payload: bytes) -> None:
     for hint in (Point, Model, Everything, Any):

@@ -16,7 +16,7 @@ from polywire.contract.paths import member
 from polywire.core.errors import FieldError, Invalid
 from tests.contract.strategies import mutated, samples
 
-QUICK = settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+QUICK = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 MODELS = samples(families=("pydantic", "dataclass"))
 
 
