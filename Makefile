@@ -5,6 +5,8 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check install --quiet --no-input --only-binary :all: --constraint constraints.txt
 NODE_CLIENTS := tests/node/node_modules/.installed
 ARGS ?=
+# Tests run side by side, on as many cores as there are, at most 4. WORKERS=0: one after the other.
+WORKERS ?= auto
 POLYWIRE_ROUNDS ?= 100
 
 .PHONY: run test lint bench crash setup
@@ -14,7 +16,7 @@ run: setup ## serve the example; make run ARGS="--free-ports"
 	$(VENV)/bin/polywire run examples/greenhouse/app.py $(ARGS)
 
 test: setup ## everything but the long runs; make test ARGS="tests/core -k settle"
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest --numprocesses $(WORKERS) --maxprocesses 4 --dist worksteal $(ARGS)
 
 lint: setup
 	$(VENV)/bin/ruff check .

@@ -69,7 +69,8 @@ class Hub(Declarations):
     """Topics and handlers, and the log they live in.
 
     Declare first; then ``hub.run()``, ``polywire run app.py``, or ``async with hub:`` for the hub without listeners.
-    Two hubs in one process do not meet, as long as their data folders differ.
+    Two hubs in one process do not meet, as long as their data folders differ. ``version`` and ``description`` are the
+    application's own, for its documents.
     """
 
     def __init__(

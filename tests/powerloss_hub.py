@@ -21,6 +21,7 @@ from polywire.core.routing import Source
 from polywire.core.streams import Earliest, Reset, Start
 from polywire.core.subscription import Delivery, SubscriptionSettings
 from polywire.engines.sqlite import SqliteEngine, SqliteSettings, verify
+from tests import powerloss_jobs as jobs
 
 TOPICS = ("single", "batched", "kept", "once", "late", "results")
 HOUR = 3_600_000
@@ -28,7 +29,7 @@ HOUR = 3_600_000
 
 class Told(NamedTuple):
     """Something the hub said. ``what``: acknowledged, delivered, settled, rejected, returned, delayed, cancelled; and
-    before that what was asked for: settling, rejecting, cancelling."""
+    before that what was asked for: settling, rejecting, cancelling. Of ``jobs``: see `powerloss_jobs`."""
 
     what: str
     topic: str
@@ -61,12 +62,15 @@ class Life:
             core.follow(who, topic, Earliest(), Viewer(self), create=True)
         core.subscriptions.consume(who, "queue", Worker(self, self._settle), credit=20)
         core.subscriptions.consume(who, "work", Worker(self, self._work), credit=20)
+        core.jobs.work()
 
     async def publish(self) -> None:
         """Until it is cancelled."""
         clients = [self._singly(n) for n in range(4)]
         clients += [self._in_batches(n) for n in range(2)]
         clients += [self._keeping(), self._once(), self._soon(), self._much_later()]
+        load = jobs.JobLoad(self.core, self.tell)
+        clients += [load.submit(), load.watch(), load.charge("a"), load.charge("b")]
         async with asyncio.TaskGroup() as group:
             for client in clients:
                 group.create_task(client)
@@ -224,6 +228,8 @@ class Image:
         await self._look_at_delayed()
         await self._look_at_queue()
         await self._look_at_work()
+        told = [jobs.Told(one.what, one.id, one.position) for one in self.told if one.topic == "jobs"]
+        self.wrong += await jobs.wrong_jobs(self.core, told)
         await self._publish_once_more()
 
     async def _release_due(self) -> None:
@@ -364,6 +370,7 @@ async def _delayed(core: Core) -> list[Any]:
 async def losses(image: Path, life: Life, told: Sequence[Told]) -> list[str]:
     """What is wrong with the hub that comes up on an image."""
     core = Core(SqliteEngine(str(image), settings=SqliteSettings(reserve_size=0, synchronous="OFF")))
+    jobs.declare(core)
     try:
         await core.start()
     except PolywireError as error:

@@ -586,6 +586,17 @@ async def test_what_is_mounted_is_public_and_opens_nothing_else(tmp_path: Path) 
             assert await gets(path)(target, http, theirs) == 401
 
 
+@pytest.mark.parametrize("foreign", [{"Host": "rebound.example"}, {"Origin": "https://evil.example"}])
+async def test_an_open_hub_answers_no_foreign_pages(target: Target, foreign: Credentials) -> None:
+    async with aiohttp.ClientSession() as http:
+        for action in ("publish", "subscribe", "call"):
+            for way, attempt in ACTIONS[action].items():
+                assert await attempt(target, http, {}) in (200, 201, 202), way
+                assert await attempt(target, http, foreign) == 403, way
+        for path in ("/openapi.json", "/schemas", "/docs", "/operations", "/jobs/x"):
+            assert await gets(path)(target, http, foreign) == 403, path
+
+
 # --- revocation ------------------------------------------------------------------------------------------------------
 
 

@@ -91,6 +91,19 @@ def test_links_between_pages_lead_somewhere() -> None:
     assert not broken
 
 
+def test_every_page_is_found_from_the_readme() -> None:
+    found, new = set[Path](), {ROOT / "README.md"}
+    while new:
+        found |= new
+        links = {
+            (page.parent / link).resolve()
+            for page in new
+            for link in re.findall(r"\]\(([^)#:]+\.md)(?:#[^)]*)?\)", page.read_text())
+        }
+        new = links - found
+    assert {*ROOT.glob("docs/**/*.md"), *ROOT.glob("polywire/**/README.md")} <= found
+
+
 def test_first_steps(tmp_path: Path) -> None:
     page = "docs/first-steps.md"
     found = list(blocks(page))

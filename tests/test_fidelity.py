@@ -356,7 +356,9 @@ def expected(publisher: str, kind: str) -> Shown:
         said["payload"] = json.dumps(payload.decode(), ensure_ascii=False).encode() if kind == "text" else payload
     elif publisher in BY_TYPE:
         name, value = by_type(kind)
-        said["payload"] = f'{{"{name}":"{value}"}}'.encode()
+        said["payload"] = json.dumps(
+            {"text": "", "data": "", name: value}, ensure_ascii=False, separators=(",", ":")
+        ).encode()
     elif publisher == "REST, file":
         said["headers"] = [*headers, ["filename", "note"]]
     elif "event" in publisher:

@@ -27,6 +27,7 @@ from polywire.core.message import Batch, Record
 from polywire.core.subscription import Delivery
 from polywire.core.topics import Topic
 from polywire.engines.sqlite import SqliteEngine, SqliteSettings
+from tests import powerloss_jobs as jobs
 from tests.powerloss import PowerLossVFS
 from tests.powerloss_hub import Life, Told, losses
 
@@ -51,9 +52,12 @@ async def running(
 ) -> AsyncIterator[Core]:
     limits = Limits(checkpoint_interval=20, tail_size=chance.choice((1, 20_000, 64 << 20)))
     core = Core(SqliteEngine(str(folder), settings=settings, vfs=vfs.name), limits=limits)
+    jobs.declare(core)
     await core.start()
     yield core
     vfs.on_operation = None
+    await core.jobs.stop(1)
+    await core.calls.drain(1)
     await core.stop()
 
 
@@ -100,7 +104,8 @@ async def cut_at_random(
 
 def _require_all_kinds(told: Sequence[Told]) -> None:
     kinds = Counter(one.what for one in told)
-    assert min(kinds[what] for what in ("settled", "rejected", "returned", "delayed", "cancelled")) > 0, kinds
+    rare = ("settled", "rejected", "returned", "delayed", "cancelled", "submitted", "ended", "replied")
+    assert min(kinds[what] for what in rare) > 0, kinds
     assert min(kinds[what] for what in ("acknowledged", "delivered")) > 200, kinds
 
 
@@ -201,6 +206,8 @@ def settles_apart_from_results(patch: pytest.MonkeyPatch) -> None:
     [
         (answers_too_early, "acknowledged"),
         (settles_too_early, "is pending"),
+        (settles_too_early, "is lost"),
+        (settles_too_early, "was run again"),
         (delivers_too_early, "delivered"),
         (settles_apart_from_results, "pending: False, results: 0"),
     ],

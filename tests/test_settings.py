@@ -51,6 +51,16 @@ def test_each_layer_hides_the_one_below():
     assert found.credit == Limits().credit
 
 
+def test_tables_within_tables():
+    assert from_file("[rest.xml]\ndepth = 5\nsize = '2KiB'\n[rest.form]\nfields = 7\n").rest.xml.depth == 5
+    found = from_environment(POLYWIRE_REST_XML_SIZE="1MiB", POLYWIRE_REST_MULTIPART_PARTS="3").rest
+    assert (found.xml.depth, found.xml.size, found.form.fields, found.multipart.parts) == (5, 1 << 20, 7, 3)
+    assert refused("[rest.xml]\ndeep = 1\n") == (
+        "polywire.toml: [rest.xml] has no setting 'deep'",
+        "did you mean 'depth'?",
+    )
+
+
 def test_another_file():
     Path("other.toml").write_text("[http]\nport = 1\n")
     assert load(Layers({}, {}, Path("other.toml"))).http.port == 1

@@ -30,7 +30,7 @@ class Answer(NamedTuple):
         """Raises `Failure` where it is not JSON: something else than a hub answered."""
         try:
             return json.loads(self.body, object_hook=_View)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise Failure("what answered is not a hub: its answer is not JSON", hint="check --url") from None
 
 
@@ -238,12 +238,17 @@ def _reason(error: BaseException) -> str:
 
 
 def problem(body: bytes) -> Mapping[str, Any]:
-    """Of problem+json; nothing, if it is none."""
+    """Of problem+json; nothing, if it is none. ``errors`` are those that are as the hub writes them: other servers have
+    problems, too."""
     try:
         found = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
-    return found if isinstance(found, dict) else {}
+    if not isinstance(found, dict):
+        return {}
+    errors = found.get("errors")
+    listed = errors if isinstance(errors, list) else []
+    return {**found, "errors": [one for one in listed if isinstance(one, dict) and {"path", "message"} <= one.keys()]}
 
 
 # --- options ---------------------------------------------------------------------------------------------------------

@@ -52,7 +52,8 @@ def _check_headers(record: Record, limits: Limits) -> None:
         if not _storable(name, value):
             wrong = f"$.headers.{str(name)[:80]}"
             raise Invalid(f"header {str(name)[:80]!r} cannot be stored", fields=[FieldError(wrong, _HEADER_VALUES)])
-        size += len(name) + (len(value) if isinstance(value, (str, bytes)) else 8)
+        # Also an empty one takes its place.
+        size += max(1, len(name) + (len(value) if isinstance(value, (str, bytes)) else 8))
     if size > limits.headers_size:
         raise TooLarge(f"headers have at most {limits.headers_size} bytes, not {size}")
 

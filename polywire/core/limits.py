@@ -18,7 +18,7 @@ SECOND, MINUTE, HOUR, DAY = 1_000, 60_000, 3_600_000, 86_400_000
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     message_size: Annotated[int, size("of a message's payload")] = MIB
     headers_size: Annotated[int, size("of a message's headers, names and values")] = 64 * KIB
-    key_size: Annotated[int, size("of a message's key")] = 1024
+    key_size: Annotated[int, size("of a message's key; a pattern of keys has no more characters")] = 1024
     batch_messages: Annotated[int, count("messages published at once")] = 10_000
     batch_size: Annotated[int, size("of messages published at once")] = 16 * MIB
     topics: Annotated[int, count("topics, declared or made")] = 10_000

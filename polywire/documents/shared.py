@@ -58,7 +58,8 @@ def problems(*, body: bool, answer: bool, cursor: bool = False) -> Json:
 
 def problem_responses(problem: str) -> Json:
     """``problem``: the schema's reference."""
-    content = {"application/problem+json": {"schema": {"$ref": problem}}}
+    told = {"schema": {"$ref": problem}}
+    content = {"application/problem+json": told, "application/problem+xml": told}
     return {name: _problem_response(status, text, content) for name, (status, text) in PROBLEMS.items()}
 
 

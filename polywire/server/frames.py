@@ -5,7 +5,18 @@ from __future__ import annotations
 import zlib
 from typing import Final
 
-__all__ = ["BINARY", "CLOSE", "PING", "PONG", "TEXT", "WINDOW_BITS", "encode", "encode_deflated", "frame_size"]
+__all__ = [
+    "BINARY",
+    "CLOSE",
+    "PING",
+    "PONG",
+    "TEXT",
+    "WINDOW_BITS",
+    "encode",
+    "encode_deflated",
+    "frame_size",
+    "is_utf8",
+]
 
 TEXT: Final = 0x1
 BINARY: Final = 0x2
@@ -34,6 +45,17 @@ def encode_deflated(opcode: int, payload: bytes) -> bytes:
     if len(deflated) >= len(payload):
         return encode(opcode, payload)
     return _head(_FIN | _RSV1 | opcode, len(deflated)) + deflated
+
+
+def is_utf8(payload: bytes) -> bool:
+    """Whether it can be a text message (RFC 6455 §8.1)."""
+    if payload.isascii():
+        return True
+    try:
+        payload.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _head(first: int, size: int) -> bytes:

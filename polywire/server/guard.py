@@ -32,6 +32,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _HOST = re.compile(r"(?:(?P<name>[a-z0-9._-]+)|\[(?P<address>[0-9a-f:.]+)\])(?::[0-9]*)?")
 _CACHED_HOSTS = 256
+_CACHED_LENGTH = 256  # of a Host: no name is longer (RFC 1035 §2.3.4)
 _QUERY_FIELDS = 100
 _EXPOSED = b"*"
 _PREFLIGHT_AGE = b"600"
@@ -136,9 +137,10 @@ class Guard:
         known = self._welcome.get((host, arrived_at))
         if known is None:
             known = self._is_welcome(host_name(host), arrived_at)
-            if len(self._welcome) >= _CACHED_HOSTS:
-                self._welcome.clear()
-            self._welcome[host, arrived_at] = known
+            if len(host) <= _CACHED_LENGTH:
+                if len(self._welcome) >= _CACHED_HOSTS:
+                    self._welcome.clear()
+                self._welcome[host, arrived_at] = known
         if not known:
             raise Denied(
                 f"this hub is not {host[:100].decode('latin-1')!r}",

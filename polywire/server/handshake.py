@@ -18,7 +18,7 @@ from polywire.server.websocket import WebSocketRequest
 if TYPE_CHECKING:
     from polywire.server.guard import Guard
 
-__all__ = ["DEFLATE", "accept", "deflates", "read_request", "refusal"]
+__all__ = ["DEFLATE", "accept", "deflates", "read_request", "refusal", "request_head"]
 
 DEFLATE = ServerPerMessageDeflateFactory(
     # Without context takeover an idle connection holds no zlib state, and one encoding suits every peer.
@@ -30,17 +30,21 @@ DEFLATE = ServerPerMessageDeflateFactory(
 
 def accept(conn: ServerProtocol, scope: Any, url: bytes) -> Response | bytes:
     """The 101 response, not yet sent; or the bytes of a refusal (RFC 6455 §4.2)."""
-    head = [scope["method"].encode(), b" ", url, b" HTTP/", scope["http_version"].encode(), b"\r\n"]
-    for name, value in scope["headers"]:
-        head += (name, b": ", value, b"\r\n")
-    head.append(b"\r\n")
-    conn.receive_data(b"".join(head))
+    conn.receive_data(request_head(scope, url))
     events = conn.events_received()
     if not events or not isinstance(events[0], Request):
         # websockets has its own bounds on lines and their number, and may have answered already.
         return b"".join(conn.data_to_send()) or refusal(Invalid("the WebSocket handshake is not valid"))
     response = conn.accept(events[0])
     return response if response.status_code == 101 else response.serialize()
+
+
+def request_head(scope: Any, url: bytes) -> bytes:
+    """What the peer sent, as websockets wants to read it."""
+    head = [scope["method"].encode(), b" ", url, b" HTTP/", scope["http_version"].encode(), b"\r\n"]
+    for name, value in scope["headers"]:
+        head += (name, b": ", value, b"\r\n")
+    return b"".join([*head, b"\r\n"])
 
 
 def refusal(error: PolywireError) -> bytes:

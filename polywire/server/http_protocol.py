@@ -60,6 +60,7 @@ class HttpProtocol(HttpToolsProtocol):
         self.phase_timer: asyncio.TimerHandle | None = None
         self.head_size = 0
         self.body_size = 0
+        self.beside_body = 0
         self.refusal: tuple[PolywireError, int | None] | None = None
         self.refused = False
         self.held: DirectHead | None = None
@@ -93,7 +94,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         if self.refused:
             return
-        phase_before = self.phase
+        phase_before, body_before = self.phase, self.body_size
         self.head_size = self.head_size + len(data) if phase_before == _HEAD else len(data)
         try:
             self.parser.feed_data(data)
@@ -108,8 +109,14 @@ class HttpProtocol(HttpToolsProtocol):
             return
         if self.phase == _IDLE:
             return
+        if self.phase == _BODY:
+            # Chunk extensions and trailers (RFC 9112 §7.1), which nobody asked for, come without a length.
+            is_body = phase_before != _BODY or self.body_size != body_before
+            self.beside_body = 0 if is_body else self.beside_body + len(data)
         if self.phase == _HEAD and phase_before != _BODY and self.head_size > self.settings.max_head_size:
             self.refuse(*self.head_too_large())
+        elif self.phase == _BODY and self.beside_body > self.settings.max_head_size:
+            self.refuse(*self.trailers_too_large())
         elif self.phase_timer is None:
             seconds = (self.settings.head_timeout if self.phase == _HEAD else self.settings.body_timeout) / 1000
             self.phase_timer = self.loop.call_later(seconds, self.too_slow)
@@ -231,6 +238,8 @@ class HttpProtocol(HttpToolsProtocol):
         self.url, self.headers, self.expect_100_continue = url, headers, expects
         self.scope["headers"] = headers
         super().on_headers_complete()
+        if not self.parser.should_upgrade():
+            self.headers = []  # what is behind the body, the trailers, is no part of the head (RFC 9110 §6.5.1)
         if self.cycle is not None:
             offer_whole_response(self.scope, self.cycle)
 
@@ -238,6 +247,9 @@ class HttpProtocol(HttpToolsProtocol):
 
     def head_too_large(self) -> tuple[PolywireError, int]:
         return TooLarge(f"a request head has at most {self.settings.max_head_size} bytes"), 431
+
+    def trailers_too_large(self) -> tuple[PolywireError, int]:
+        return TooLarge(f"a body's chunk extensions and trailers have at most {self.settings.max_head_size} bytes"), 431
 
     def too_slow(self) -> None:
         self.phase_timer = None

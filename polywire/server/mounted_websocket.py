@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from uvicorn.config import Config
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import Frame
 from websockets.server import ServerProtocol
 
-from polywire.server.handshake import DEFLATE
+from polywire.server.handshake import DEFLATE, request_head
 from polywire.server.settings import WebSocketSettings
 
 if TYPE_CHECKING:
@@ -51,14 +52,29 @@ class MountedWebSocketProtocol(WebSocketsSansIOProtocol):
         )
         self._state = state
         self._patience = state.settings.websocket.close_timeout / 1000
+        self._late_pong = b""
 
     def begin(self, transport: asyncio.Transport, scope: Any, url: bytes, early: bytes) -> None:
         """Take over ``transport`` after the request head in ``scope`` and ``url``; ``early`` came behind the head."""
         self.connection_made(transport)
-        head = [scope["method"].encode(), b" ", url, b" HTTP/", scope["http_version"].encode(), b"\r\n"]
-        for name, value in scope["headers"]:
-            head += (name, b": ", value, b"\r\n")
-        self.data_received(b"".join([*head, b"\r\n", early]))
+        self.data_received(request_head(scope, url) + early)
+
+    def handle_ping(self) -> None:
+        pongs = self.conn.data_to_send()
+        if self.writable.is_set():
+            self.transport.write(b"".join(pongs))
+        elif pongs:  # the peer does not read: of the pongs it would get, only the last is kept (RFC 6455 §5.5.3)
+            self._late_pong = pongs[-1]
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        pong, self._late_pong = self._late_pong, b""
+        if pong:
+            self.transport.write(pong)
+
+    def handle_cont(self, event: Frame) -> None:
+        if event.data or event.fin:  # of an empty one nothing would be kept but its place, however many there are
+            super().handle_cont(event)
 
     def keepalive_timeout(self) -> None:
         super().keepalive_timeout()

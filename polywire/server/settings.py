@@ -62,7 +62,9 @@ class HttpSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     head_timeout: Annotated[int, _ms("from a request's first byte to the end of its head")] = 10_000
     body_timeout: Annotated[int, _ms("from the end of a request's head to the end of its body")] = 30_000
     idle_timeout: Annotated[int, _ms("a connection without a request is closed")] = 75_000
-    max_head_size: Annotated[int, _bytes("request line and headers")] = 64 * KIB
+    max_head_size: Annotated[int, _bytes("request line and headers; and again chunk extensions and trailers")] = (
+        64 * KIB
+    )
     max_body_size: Annotated[int, _bytes("of one request, as it comes over the network")] = 16 * MIB
     max_pipelined: Annotated[int, _count("requests on a connection that wait for the one before them")] = 64
     max_connections: Annotated[int, _count("open connections, HTTP and WebSocket together")] = 10_000

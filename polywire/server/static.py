@@ -17,12 +17,16 @@ __all__ = ["Folder"]
 
 class Folder:
     """``index.html`` stands for its folder, ``404.html`` for what is not there. ETag, ``If-None-Match``, ``Range`` and
-    HEAD are understood; links that lead out of the folder are not followed."""
+    HEAD are understood; links that lead out of the folder are not followed. Names that begin with a dot (``.env``,
+    ``.git``) are not there, but for ``.well-known`` (RFC 8615)."""
 
     def __init__(self, folder: Path) -> None:
         self._files = StaticFiles(directory=folder, html=True)
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
+        if any(_is_hidden(name) for name in scope["path"].split("/")):
+            await send_problem(send, NotFound("there is no such file"))
+            return
         try:
             await self._files(scope, receive, send)
         except HTTPException as refused:
@@ -32,3 +36,7 @@ class Folder:
                 error = Unsupported(f"{scope['method'][:32]!r} is not for files")
                 extra = [(b"allow", b"GET, HEAD")]
             await send_problem(send, error, status=405 if extra else 404, extra=extra)
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") and name not in (".", "..", ".well-known")

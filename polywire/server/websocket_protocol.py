@@ -23,7 +23,7 @@ from websockets.frames import Frame, Opcode
 from websockets.server import ServerProtocol
 
 from polywire.core.errors import Internal, PolywireError
-from polywire.server.frames import frame_size
+from polywire.server.frames import frame_size, is_utf8
 from polywire.server.handshake import DEFLATE, accept, deflates, read_request, refusal
 from polywire.server.websocket import WebSocketHandler
 
@@ -212,7 +212,7 @@ class WebSocketProtocol(asyncio.Protocol):
                     payload, mask = data[head:stop], data[head - 4 : head]
                     if mask != _NO_MASK:
                         payload = apply_mask(payload, mask)
-                    if first == 0x81 and not _is_utf8(payload):
+                    if first == 0x81 and not is_utf8(payload):
                         self._fail(1007, _NOT_TEXT, messages)
                         break
                     messages.append((first == 0x81, payload))
@@ -271,7 +271,7 @@ class WebSocketProtocol(asyncio.Protocol):
             self._fail(1009, f"a message has at most {self._max_size} bytes", messages)
         elif frame.fin:
             payload, self._fragments = bytes(self._fragments), None
-            if self._fragments_text and not _is_utf8(payload):
+            if self._fragments_text and not is_utf8(payload):
                 self._fail(1007, _NOT_TEXT, messages)
             else:
                 messages.append((self._fragments_text, payload))
@@ -475,13 +475,3 @@ class WebSocketProtocol(asyncio.Protocol):
         except Exception:
             log.exception("a WebSocket handler failed")
             self.close(1011, "internal error")
-
-
-def _is_utf8(data: bytes) -> bool:
-    if data.isascii():
-        return True
-    try:
-        data.decode()
-    except UnicodeDecodeError:
-        return False
-    return True

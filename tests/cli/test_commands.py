@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
@@ -256,11 +258,13 @@ def test_not_a_url(url):
     assert "not the URL of a hub" in ended.stderr
 
 
-@pytest.mark.parametrize("body", [b"<html>hi</html>", b'{"unexpected": 1}', b"\xff"])
-def test_something_else_than_a_hub(body):
+@contextmanager
+def answering(status: int, body: bytes) -> Iterator[str]:
+    """The URL of a server that says this to everybody."""
+
     class Page(BaseHTTPRequestHandler):
         def do_GET(self):
-            self.send_response(200)
+            self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
@@ -272,13 +276,33 @@ def test_something_else_than_a_hub(body):
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         try:
-            for command in (["topics"], ["sub", "t"]):
-                ended = polywire(*command, "--url", f"http://127.0.0.1:{server.server_port}")
-                assert ended.returncode == 1
-                assert last_line(ended.stderr).startswith("error: what answered is not a hub")
+            yield f"http://127.0.0.1:{server.server_port}"
         finally:
             server.shutdown()
             thread.join()
+
+
+@pytest.mark.parametrize("body", [b"<html>hi</html>", b'{"unexpected": 1}', b"\xff"])
+def test_something_else_than_a_hub(body):
+    with answering(200, body) as url:
+        for command in (["topics"], ["sub", "t"]):
+            ended = polywire(*command, "--url", url)
+            assert ended.returncode == 1
+            assert last_line(ended.stderr).startswith("error: what answered is not a hub")
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b'{"title": "Bad", "errors": {"name": ["is taken"]}}', "error: Bad"),
+        (b'{"title": "Bad", "errors": [1, {"path": "$.a"}, {"path": "$.b", "message": "no"}]}', "error: Bad; $.b: no"),
+        (b"[" * 100_000, "error: the answer was HTTP 400"),
+    ],
+)
+def test_problems_of_others(body, told):
+    with answering(400, body) as url:
+        ended = polywire("topics", "--url", url)
+        assert (ended.returncode, ended.stderr) == (1, f"{told}\n")
 
 
 def test_a_reader_that_stops_reading(hub, name):

@@ -122,6 +122,7 @@ async def test_a_topic_refuses_what_it_was_not_declared_to_hold(make: Make) -> N
         (Record(b"x" * 100), Limits(message_size=10)),
         (Record(key=b"x" * 100), Limits(key_size=10)),
         (Record(headers=[("n", "v" * 100)]), Limits(headers_size=10)),
+        (Record(headers=[("", "")] * 11), Limits(headers_size=10)),
         (Record(id="x" * 10_240), Limits()),
     ],
 )

@@ -14,10 +14,10 @@ from polywire.wires.rest.documents import RULES
 BASE = "http://hub.example"
 
 
-def document(hub: Hub, *, audience: Audience | None = None, base: str = BASE, strict: bool = True) -> dict[str, Any]:
+def document(hub: Hub, *, audience: Audience | None = None, strict: bool = True) -> dict[str, Any]:
     contract = hub.describe()
     everything = Audience(lambda _, name: not strict or name != ANY_TOPIC)
-    return openapi(contract, Schemas(contract), rules=RULES, audience=audience or everything, base=base)
+    return openapi(contract, Schemas(contract), rules=RULES, audience=audience or everything, base=BASE)
 
 
 def each_operation(document: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:

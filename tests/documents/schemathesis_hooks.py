@@ -23,11 +23,7 @@ def filter_failure(context: Any, failure: Any, case: Any, response: Any) -> bool
         # Text has one spelling for the number 5 and the string "5", and an empty one for nothing.
         return case.media_type not in (XML, *FORMS) and not _is_left_empty(response)
     if isinstance(failure, RejectedPositiveData):
-        values = list(_values(case.body))
-        if case.media_type == XML:  # schemathesis writes null as the text `null`, and loses names beside a reference
-            return False
-        # An array without items cannot be told in a form.
-        return not (case.media_type in FORMS and [] in values) and not _has_whole_floats(values)
+        return not (_is_lost_on_the_way(case) or _cannot_be_said(case, response))
     return True
 
 
@@ -45,8 +41,18 @@ def _is_left_empty(response: Any) -> bool:
     return re.search(r"[?&][^=&]+=(?:&|$)", response.request.url) is not None
 
 
+def _is_lost_on_the_way(case: Any) -> bool:
+    """Into XML schemathesis writes null as the text `null`, and loses names beside a reference; an array without items
+    cannot be told in a form."""
+    return case.media_type == XML or (case.media_type in FORMS and [] in list(_values(case.body)))
+
+
+def _cannot_be_said(case: Any, response: Any) -> bool:
+    """By a schema: that 4.0 is no integer, and which characters can be printed."""
+    return _has_whole_floats(list(_values(case.body))) or b"header.idempotency-key" in response.content
+
+
 def _has_whole_floats(values: list[Any]) -> bool:
-    """To JSON Schema 4.0 is an integer, to the hub it is not."""
     return any(isinstance(value, float) and value.is_integer() for value in values)
 
 

@@ -28,7 +28,7 @@ from polywire.documents.json_schema import OPENAPI, definition_schemas, json_sch
 from tests.contract.orders import FAMILIES
 from tests.contract.strategies import mutated, samples
 
-QUICK = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+QUICK = settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def schema(hint: Any) -> dict[str, Any]:

@@ -118,6 +118,45 @@ async def test_a_body_after_a_body_is_not_a_head(serve: Serve) -> None:
     assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
 
 
+CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("begun", "more"),
+    [(b"0\r\n", b"a:\r\n" * 1_000), (b"0\r\n", b"a" * 4_000), (b"0\r\na: ", b"b" * 4_000), (b"2;x=", b"y" * 4_000)],
+    ids=["trailers", "name", "value", "extension"],
+)
+async def test_what_is_beside_a_body_is_bounded(serve: Serve, begun: bytes, more: bytes) -> None:
+    served = await serve(max_head_size=20_000)
+    reader, writer = await served.raw(CHUNKED + b"1\r\nx\r\n" + begun)
+    answering = asyncio.create_task(reader.read())
+    for _ in range(500):
+        writer.write(more)
+        await asyncio.sleep(0)
+        if answering.done():
+            break
+    assert status_of(await asyncio.wait_for(answering, 10)) == 431
+    assert await ok(served)
+
+
+async def test_small_chunks_are_no_extensions(serve: Serve) -> None:
+    served = await serve(max_head_size=1_000)
+    reader, writer = await served.raw(CHUNKED)
+    for _ in range(40):
+        writer.write(b"1\r\nx\r\n" * 100)
+        await writer.drain()
+    writer.write(b"0\r\nTrailer: x\r\n\r\n")
+    await reader.readuntil(b"\r\n\r\n")
+    assert await reader.readexactly(25) == b"POST /echo anonymous 4000"
+
+
+async def test_trailers_are_no_headers(serve: Serve) -> None:
+    """RFC 9110 §6.5.1: what decides who is asking, and whence, is not said behind the body."""
+    served = await serve()
+    reader, _ = await served.raw(CHUNKED + b"0\r\nX-API-Key: unknown\r\nOrigin: https://evil.example\r\n\r\n")
+    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+
+
 async def test_idle_connections_are_closed(serve: Serve) -> None:
     served = await serve(idle_timeout=100)
     reader, _ = await served.raw()

@@ -247,6 +247,41 @@ async def test_a_peer_that_does_not_answer_pings_is_cut(life: Life) -> None:
         one.transport.abort()
 
 
+HANDSHAKE = (
+    b"GET /shop/chat/one HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
+
+
+async def test_pongs_for_who_does_not_read_are_not_kept(life: Life) -> None:
+    async with serving(Mount("/shop", fastapi_app(life))) as served:
+        reader, writer = await asyncio.open_connection("127.0.0.1", served.listener.port, limit=1 << 26)
+        writer.write(HANDSHAKE)
+        await reader.readuntil(b"\r\n\r\n")
+        [connection] = served.listener.state.connections
+        writer.transport.pause_reading()
+        for number in range(3_000):
+            writer.write((b"\x89\xfd\0\0\0\0" + b"%0125d" % number) * 20)
+            await writer.drain()
+        assert connection.transport.get_write_buffer_size() < 1_000_000
+        writer.transport.resume_reading()
+        await asyncio.wait_for(reader.readuntil(b"\x8a\x7d" + b"%0125d" % 2_999), 10)
+        writer.transport.abort()
+
+
+async def test_empty_pieces_of_a_message_are_not_kept(life: Life) -> None:
+    async with serving(Mount("/shop", fastapi_app(life))) as served:
+        reader, writer = await asyncio.open_connection("127.0.0.1", served.listener.port)
+        writer.write(HANDSHAKE)
+        await reader.readuntil(b"\r\n\r\n")
+        [connection] = served.listener.state.connections
+        writer.write(b"\x01\x81\0\0\0\0a" + b"\x00\x80\0\0\0\0" * 2_000 + b"\x00\x81\0\0\0\0b")
+        await until(lambda: connection.frames == [b"a", b"b"])
+        writer.write(b"\x80\x80\0\0\0\0")
+        assert (await reader.readexactly(22))[2:] == b"anonymous in one: ab"
+        writer.transport.abort()
+
+
 async def test_its_log_tells_no_query(life: Life, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     async with serving(Mount("/shop", fastapi_app(life))) as served:

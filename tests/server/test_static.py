@@ -23,6 +23,11 @@ async def served(serve: Serve, tmp_path: Path) -> Served:
     (folder / "deep" / "index.html").write_text("deep")
     (folder / "app.js").write_text("0123456789")
     (folder / "über.txt").write_text("ü")
+    (folder / ".env").write_text("secret")
+    (folder / ".git").mkdir()
+    (folder / ".git" / "config").write_text("secret")
+    (folder / ".well-known").mkdir()
+    (folder / ".well-known" / "security.txt").write_text("mail us")
     (tmp_path / "secret.txt").write_text("secret")
     (folder / "link.txt").symlink_to(tmp_path / "secret.txt")
     served = await serve()
@@ -49,6 +54,7 @@ async def ask(served: Served, path: str, *headers: str, method: str = "GET") -> 
         ("/%C3%BCber.txt", "ü".encode(), "text/plain; charset=utf-8"),
         ("/files/", PAGE.encode(), "text/html; charset=utf-8"),
         ("/files/app.js", b"0123456789", "text/javascript; charset=utf-8"),
+        ("/.well-known/security.txt", b"mail us", "text/plain; charset=utf-8"),
         ("/deep/../app.js", b"0123456789", "text/javascript; charset=utf-8"),
     ],
 )
@@ -70,6 +76,10 @@ async def test_what_is_there(served: Served, path: str, body: bytes, kind: str) 
         "/files/../../secret.txt",
         "/files/%2e%2e/%2e%2e/secret.txt",
         "/link.txt",
+        "/.env",
+        "/%2eenv",
+        "/.git/config",
+        "/files/.git/config",
         "/nothing",
         "/deep/nothing/more",
         "/app.js/more",

@@ -134,8 +134,8 @@ class Documents:
 
     def visible(self, shown: _Shown) -> set[str]:
         """The names of the types in what is shown."""
-        names = {name for _, name in shown.allowed}
-        hints: list[Any] = [topic.codec.type for topic in self._contract.topics if topic.settings.name in names]
+        topics = {name for action, name in shown.allowed if action != Action.CALL}
+        hints: list[Any] = [topic.codec.type for topic in self._contract.topics if topic.settings.name in topics]
         for operation in self._contract.operations:
             if (str(Action.CALL), operation.name) in shown.allowed:
                 hints += [parameter.hint for parameter in operation.request.parameters]

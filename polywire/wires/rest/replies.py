@@ -109,8 +109,12 @@ def _has_files(codec: Codec[Any] | None) -> bool:
 def _whole(result: bytes | bytearray | File, status: int) -> Response:
     file = result if isinstance(result, File) else File(bytes(result))
     content_type = file.content_type if _MEDIA_TYPE.fullmatch(file.content_type) else OCTETS
-    # A browser may not take it for a page of ours where its maker did not say that it is one.
-    headers: Headers = [(b"content-type", content_type.encode()), (b"x-content-type-options", b"nosniff")]
+    # It may be what somebody uploaded: as a page, it must not act in the hub's name.
+    headers: Headers = [
+        (b"content-type", content_type.encode()),
+        (b"x-content-type-options", b"nosniff"),
+        (b"content-security-policy", b"sandbox"),
+    ]
     if file.name:
         headers.append((b"content-disposition", _disposition(file.name)))
     return Response(status, file.content, headers)

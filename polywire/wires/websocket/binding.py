@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 from polywire.core.address import OTHER, is_pattern, is_reserved, legal_topic
 from polywire.core.errors import NotFound, PolywireError
 from polywire.core.message import Batch, Origin, Record
-from polywire.server.frames import BINARY, TEXT, encode, encode_deflated
+from polywire.server.frames import BINARY, TEXT, encode, encode_deflated, is_utf8
 from polywire.server.websocket import Frames
 from polywire.wires.websocket.encodings import Encodings
 
@@ -100,7 +100,7 @@ def frame_of(batch: Batch, index: int, deflate_from: int | None) -> bytes:
     """One record as a frame; compressed if it has ``deflate_from`` bytes or more (None: never)."""
     record = batch.records[index]
     payload = record.payload
-    opcode = TEXT if _is_text(record.content_type) and _is_utf8(payload) else BINARY
+    opcode = TEXT if _is_text(record.content_type) and is_utf8(payload) else BINARY
     if deflate_from is not None and len(payload) >= deflate_from:
         return encode_deflated(opcode, payload)
     return encode(opcode, payload)
@@ -158,13 +158,3 @@ def _is_text(content_type: str | None) -> bool:
         charset = parameters.lower().partition("charset=")[2].strip(" \"'")
         return not charset or charset.startswith(("utf-8", "us-ascii"))
     return essence in ("application/json", "application/xml") or essence.endswith(("+json", "+xml"))
-
-
-def _is_utf8(data: bytes) -> bool:
-    if data.isascii():
-        return True
-    try:
-        data.decode()
-    except UnicodeDecodeError:
-        return False
-    return True

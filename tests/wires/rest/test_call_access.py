@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import requests
 
+from polywire import Hub
 from tests.wires.rest import calling
 from tests.wires.served_hub import ServedHub, serving_hub
 
@@ -67,3 +68,38 @@ def test_what_everybody_may_call(tmp_path: Path) -> None:
             problem(served.request("DELETE", "/users/1"), 401, "unauthenticated")
     finally:
         calling.hub.configure(anonymous_allow=())
+
+
+MULTIPART = "multipart/form-data; boundary=b"
+PART = b'--b\r\nContent-Disposition: form-data; name="a"\r\n\r\n1\r\n--b--\r\n'
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://localhost:1", "http://127.0.0.1"])
+@pytest.mark.parametrize(
+    ("content_type", "body"),
+    [("application/x-www-form-urlencoded", b"a=1"), (MULTIPART, PART), ("text/plain", b'{"a":1}'), (None, b'{"a":1}')],
+    ids=["form", "multipart", "text", "nothing"],
+)
+def test_pages_of_others_call_nothing(tmp_path: Path, origin: str, content_type: str | None, body: bytes) -> None:
+    """A form needs no preflight: that a browser names the page's origin is all that keeps it out of an open hub."""
+    called: list[int] = []
+    own = Hub("open")
+
+    @own.operation(safe=True)
+    def note(a: int = 0) -> None:
+        called.append(a)
+
+    @own.post("/notes/{a}")
+    def note_on_its_path(a: int) -> None:
+        called.append(a)
+
+    with serving_hub(own, tmp_path) as served:
+        headers = {"Origin": origin} | ({"Content-Type": content_type} if content_type else {})
+        for path in ("/operations/note", "/notes/1", "/notes/1/", "/topics/t", "/api-keys"):
+            problem(served.post(path, data=body, headers=headers), 403, "denied")
+        for path in ("/operations/note?a=1", "/topics", "/openapi.json"):
+            problem(served.get(path, headers={"Origin": origin}), 403, "denied")
+        problem(served.post("/operations/note", data=body, headers={"Host": "evil.example"}), 403, "denied")
+        assert called == []
+        assert served.post("/operations/note", json={"a": 1}, headers={"Origin": served.url}).status_code == 204
+        assert called == [1]

@@ -207,6 +207,7 @@ def test_a_file_is_itself(hub: ServedHub) -> None:
     assert (answer.headers["Content-Type"], answer.content) == ("image/png", b"\x89PNG")
     assert answer.headers["Content-Disposition"] == "attachment; filename*=UTF-8''gr%C3%B6%C3%9Fe%201.png"
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert answer.headers["Content-Security-Policy"] == "sandbox"
     # What it is, is known when it is there: too late to refuse.
     assert hub.get("/operations/picture", headers={"Accept": "image/jpeg"}).content == b"\x89PNG"
     assert hub.get("/operations/picture", headers={"Accept": "application/json"}).json()["content_type"] == "image/png"

@@ -169,6 +169,7 @@ def keyed(tmp_path: Path) -> Iterator[ServedHub]:
     hub = Hub("keyed", anonymous_allow=["call:public"])
     hub.operation(name="public")(lambda: 1)
     hub.operation(name="secret")(lambda: 2)
+    hub.operation(name="readings")(lambda: 3)
     hub.topic("readings", application.Reading)
     with serving_hub(hub, tmp_path) as served:
         yield served
@@ -207,7 +208,7 @@ def test_a_key_sees_what_it_may_use(keyed: ServedHub) -> None:
 
 def test_a_schema_that_one_may_not_use_is_not_there(keyed: ServedHub) -> None:
     reader = make_key(keyed, "subscribe:readings.#")
-    caller = make_key(keyed, "call:secret")
+    caller = make_key(keyed, "call:secret", "call:readings")
     assert keyed.get("/schemas/Reading", headers=reader).status_code == 200
     assert keyed.get("/schemas/Reading", headers=caller).status_code == 404
     assert keyed.get("/schemas", headers=caller).json() == {"schemas": []}

@@ -13,7 +13,8 @@ import msgspec
 from msgspec import Raw
 
 from polywire.core.durations import parse_duration
-from polywire.core.errors import FieldError, Internal, Invalid, PolywireError
+from polywire.core.errors import FieldError, Internal, Invalid, PolywireError, TooLarge
+from polywire.core.limits import Limits
 from polywire.core.message import Batch, Flag, Header, Origin, Record
 from polywire.core.position import Cursor
 from polywire.core.streams import Reset
@@ -121,8 +122,9 @@ _CONTENT_TYPE = re.compile(r"[!-~][ -~]{0,255}")
 _INTEGER = 1 << 63
 
 
-def publication(said: PublishParams, now: int, origin: Origin) -> tuple[list[Record], int | None]:
-    """The records, and when they are due (ms since the epoch). Raises `Invalid` naming every wrong field."""
+def publication(said: PublishParams, now: int, origin: Origin, limits: Limits) -> tuple[list[Record], int | None]:
+    """The records, and when they are due (ms since the epoch). Raises `Invalid` naming all wrong fields, `TooLarge`."""
+    _check_numbers(said, limits)
     wrong = Wrong()
     delay = wrong.read("$.delay", parse_duration, said.delay)
     due = None if delay is None else now + delay
@@ -136,6 +138,18 @@ def publication(said: PublishParams, now: int, origin: Origin) -> tuple[list[Rec
         records = [_record(one, f"$.messages[{index}]", wrong, now, origin) for index, one in enumerate(said.messages)]
     wrong.check()
     return records, due
+
+
+def _check_numbers(said: PublishParams, limits: Limits) -> None:
+    """What will be too many is refused before anything is made of it. Raises `TooLarge`."""
+    messages: Sequence[MessageParams] = (said,) if said.messages is None else said.messages
+    if len(messages) > limits.batch_messages:
+        raise TooLarge(f"a batch has at most {limits.batch_messages} messages, not {len(messages)}")
+    for one in messages:
+        if one.headers:
+            number = sum(len(value) if isinstance(value, list) else 1 for value in one.headers.values())
+            if number > limits.headers_size:
+                raise TooLarge(f"headers have at most {limits.headers_size} bytes, and these are {number}")
 
 
 _OF_A_MESSAGE = {field.name: field.default for field in msgspec.structs.fields(MessageParams)}
@@ -224,6 +238,8 @@ def _headers(given: dict[str, Any], path: str, wrong: Wrong) -> list[Header]:
     headers: list[Header] = []
     for name, value in given.items():
         for one in value if isinstance(value, list) else (value,):
+            if wrong.full:
+                return headers
             read = wrong.read(f"{path}.{name[:64]}", _header, (one,))
             headers.append((name, read[0] if read else None))
     return headers

@@ -94,7 +94,8 @@ def _named(request: Arguments, given: Raw) -> bytes:
     values = msgspec.json.decode(given, type=list[Raw])
     names = [parameter.name for parameter in request.parameters]
     if len(values) > len(names):
-        fields = [FieldError(f"$[{index}]", "one too many") for index in range(len(names), len(values))][:100]
+        too_many = range(len(names), min(len(values), len(names) + params.MOST_WRONG))
+        fields = [FieldError(f"$[{index}]", "one too many") for index in too_many]
         raise Invalid(f"there are {len(names)} parameters, not {len(values)}", fields=fields)
     if request.whole and values:
         return bytes(values[0])

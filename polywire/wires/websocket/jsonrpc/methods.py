@@ -36,7 +36,7 @@ def publish(conn: Connection, request: Request) -> None:
 
 def publish_now(conn: Connection, request: Request) -> None:
     said = params.decode(request.params, params.PublishParams)
-    records, due = publication(said, conn.core.clock.now(), conn.origin)
+    records, due = publication(said, conn.core.clock.now(), conn.origin, conn.core.limits)
     posted = _Posted(conn, request, one=said.messages is None)
     try:
         posted.receipts = conn.core.post(conn.principal, said.topic, records, posted.told, due=due)

@@ -58,7 +58,7 @@ class Nothing(_Params, kw_only=True):
     pass
 
 
-class MessageParams(_Params, kw_only=True):
+class MessageParams(_Params, kw_only=True, gc=False):
     """``data`` is empty where none was given; null elsewhere says the same as nothing."""
 
     data: Raw = NOTHING
@@ -66,7 +66,7 @@ class MessageParams(_Params, kw_only=True):
     content_type: str | None = None
     key: str | None = None
     key_base64: bytes | None = None
-    headers: dict[str, Any] = {}
+    headers: dict[str, Any] | None = None
     id: _Identity | None = None
     idempotency_key: _Identity | None = None
     retain: bool = False
@@ -78,7 +78,7 @@ class MessageParams(_Params, kw_only=True):
     correlation_id_base64: bytes | None = None
 
 
-class PublishParams(MessageParams, kw_only=True):
+class PublishParams(MessageParams, kw_only=True, gc=False):
     topic: str
     delay: Duration | None = None
     messages: list[MessageParams] | None = None

@@ -148,6 +148,7 @@ async def test_wrong_arguments_are_named(serve: Serve, workshop: Workshop, given
         assert "$.arguments.a" in named.paths
         assert (await client.error("add")).paths == ["$.a"]
         assert (await client.error("add", [1, 2, 3, 4])).paths == ["$[2]", "$[3]"]
+        assert len((await client.error("add", [1] * 500_000)).paths) == 100
         assert (await client.error("place", number=1)).paths == ["$.lines"]
 
 

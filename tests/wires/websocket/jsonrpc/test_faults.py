@@ -407,7 +407,13 @@ async def test_half_a_request_does_nothing(serve: Serve) -> None:
         [b'{"jsonrpc":"2.0","id":%b,"method":"ping"}' % (b"9" * 1_000_000)],
         [request("x" * 1_000_000, id=1)],
         [request("subscribe", {"topic": "t", "key": ".".join(["#"] * 100_000)}, id=1)],
+        [request("subscribe", {"topic": "t", "key": "#.a." * 400_000}, id=1)],
+        [request("consume", {"queue": "q", "topic": "t", "key": "#.a." * 400_000}, id=1)],
         [request("ack", {"deliveries": ["x"] * 100_000}, id=1)],
+        [request("publish", {"topic": "t", "messages": [{}] * 500_000}, id=1)],
+        [request("publish", {"topic": "t", "messages": [{"data": 1}] * 100_000}, id=1)],
+        [request("publish", {"topic": "t", "data": 1, "headers": {"": [""] * 400_000}}, id=1)],
+        [request("publish", {"topic": "t", "data": 1, "headers": {"a": [[]] * 400_000}}, id=1)],
     ],
 )  # fmt: skip
 async def test_hostile_texts_cost_little(serve: Serve, texts: Sequence[bytes]) -> None:
@@ -419,7 +425,7 @@ async def test_hostile_texts_cost_little(serve: Serve, texts: Sequence[bytes]) -
             began = loop.time()
             answer = await peer.answer()
             assert answer["error"]["code"] in (-32700, -32600, -32601, -32602, -32013, -32004)
-            assert loop.time() - began < 2
+            assert loop.time() - began < 5  # a busy machine's; what grows with the square takes minutes
             assert len(json.dumps(answer)) < 20_000
         await peer.send(frame(request("ping", id=2)))
         assert (await peer.answer())["result"] == "pong"
