@@ -74,7 +74,8 @@ async def ended(rig: Rig, id: str) -> JobInfo:
 
 
 async def settled(rig: Rig) -> None:
-    await until(lambda: not rig.core.jobs.running)
+    """What was handed out is begun and ended; what waits for its time waits."""
+    await until(lambda: not rig.core.jobs.running and not any(s.busy for s in rig.core.subscriptions))
     await rig.quiet()
 
 

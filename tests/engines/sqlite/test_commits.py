@@ -204,7 +204,7 @@ async def test_a_large_topic_is_dropped_between_commits(tmp_path: Path) -> None:
             await write(engine, log.batch(5, b"x"))
             left.append(len(await engine.rows(1)))
         # Had it gone in one transaction, there would be nothing between all and none.
-        assert len(set(left)) > 2
+        assert any(0 < rows < 800 for rows in left)
         assert left == sorted(left, reverse=True)
         await until(lambda: left_of(engine, 1), 0)
         assert len(await engine.rows(2)) == 800
