@@ -9,6 +9,9 @@ ARGS ?=
 WORKERS ?= auto
 POLYWIRE_ROUNDS ?= 100
 
+# The tests start hundreds of hubs and commands: each would compile everything anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: run test lint bench crash setup
 .DEFAULT_GOAL := test
 
