@@ -30,7 +30,7 @@ def ask(folder: Path, *options: str, seconds: float, but: str = "^$") -> None:
     with run_hub(str(DOCUMENTS / "application.py"), data=folder / "data") as hub:
         described = requests.get(f"{hub.http}/openapi.json", timeout=10).json()["paths"]
         hooks = {"SCHEMATHESIS_HOOKS": str(DOCUMENTS / "schemathesis_hooks.py"), "JOB": ended_job(hub.http)}
-        # One worker: CPython 3.11's parser, which hypothesis asks for the text of lambdas, fails at times in two threads.
+        # One worker: in two threads CPython 3.11's parser fails at times, which hypothesis asks for lambdas' text.
         command = [str(SCHEMATHESIS), "--config-file", str(DOCUMENTS / "schemathesis.toml"), "run", "--workers", "1"]
         asked = subprocess.run(
             [*command, *options, "--exclude-path-regex", but, f"{hub.http}/openapi.json"],
