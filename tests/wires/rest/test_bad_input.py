@@ -255,8 +255,8 @@ def test_bombs_do_not_go_off(small: HttpHub, content_type: str, encoding: str) -
         ("br", b"1", 415),
         ("gzip, gzip", b"1", 415),
         ("gzip", b"not packed", 400),
-        ("gzip", gzip.compress(b"1")[:-3], 400),
-        ("gzip", gzip.compress(b"1") + b"tail", 400),
+        ("gzip", gzip.compress(b"1", mtime=0)[:-3], 400),
+        ("gzip", gzip.compress(b"1", mtime=0) + b"tail", 400),
         ("deflate", b"\x00\xff\xff\xff", 400),
     ],
 )
