@@ -58,8 +58,8 @@ async def test_a_backup_into_a_folder_in_use(tmp_path: Path) -> None:
 async def test_closing_interrupts_a_backup(tmp_path: Path) -> None:
     log = Log()
     async with running(tmp_path / "data", msgspec.structs.replace(SETTINGS, backup_pages=1)) as engine:
-        for _ in range(20):
-            await write(engine, log.batch(1, bytes(200_000)))
+        for _ in range(40):  # so much that it takes longer than to look for the first of it, also on a busy machine
+            await write(engine, log.batch(1, bytes(1_000_000)))
         backing_up = asyncio.create_task(engine.backup(str(tmp_path / "backup")))
         part = tmp_path / "backup" / "hub.db.part"
         async with asyncio.timeout(10):
