@@ -66,7 +66,7 @@ class Calls:
         self._core.access.require(principal, Action.CALL, name)
         operation = self._operations.get(name)
         if operation is None:
-            raise NotFound(f"there is no operation {name[:80]!r}", hint="GET /operations lists those there are")
+            raise NotFound(f"there is no operation {name[:80]!r}", hint="polywire operations lists those there are")
         return operation
 
     async def call(

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Coroutine
 from typing import Any
 
-__all__ = ["Deadline", "ended_within"]
+__all__ = ["Deadline", "being_cancelled", "ended_within", "task_ended"]
 
 _logger = logging.getLogger("polywire")
 _LAST_WORDS = 0.5  # seconds for what is cancelled
@@ -41,3 +41,18 @@ async def ended_within(
     done, _ = await asyncio.wait([task], timeout=min(_LAST_WORDS, seconds))
     _logger.warning("%s did not end within %.1f s%s", name, seconds, "" if done else ", nor when it was cancelled")
     return None if done else task
+
+
+async def task_ended(task: asyncio.Task[None]) -> None:
+    """Until it has ended; cancelled with who waits for it."""
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError:
+            task.cancel()
+
+
+def being_cancelled() -> bool:
+    """Whether a `CancelledError` is meant for the task that runs, and not of something that it waited for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from polywire.core.endings import ended_within
+from polywire.core.endings import being_cancelled, ended_within, task_ended
 from polywire.core.engine import StateChange
 from polywire.core.errors import PolywireError
 
@@ -98,7 +98,7 @@ class Schedules:
                 schedule.timer.cancel()
                 schedule.timer = None
         running = [(schedule.name, schedule.running) for schedule in self if schedule.running is not None]
-        ends = (ended_within(seconds, _ended(task), f"schedule {name}") for name, task in running)
+        ends = (ended_within(seconds, task_ended(task), f"schedule {name}") for name, task in running)
         left = await asyncio.gather(*ends)
         return [task for task in left if task is not None]
 
@@ -126,7 +126,7 @@ class Schedules:
         try:
             await schedule.run()
         except asyncio.CancelledError:
-            if _being_cancelled():
+            if being_cancelled():
                 raise  # not stored as done
             self._failed(schedule, "was cancelled from within")
         except PolywireError as error:
@@ -145,17 +145,3 @@ class Schedules:
     def _store(self, schedule: Schedule) -> None:
         value = msgspec.msgpack.encode(_Stored(schedule.due))
         self._core.log.change(StateChange(SCHEDULE_STATE, schedule.name, value))
-
-
-def _being_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
-
-
-async def _ended(task: asyncio.Task[None]) -> None:
-    """Until it has ended; cancelled with who waits for it."""
-    while not task.done():
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError:
-            task.cancel()

@@ -484,7 +484,7 @@ class Subscriptions:
             return self._dead_letters_of(name)
         subscription = self._all.get((kind, name))
         if subscription is None:
-            raise NotFound(f"no subscription {name[:250]!r}", hint="GET /subscriptions lists them")
+            raise NotFound(f"no subscription {name[:250]!r}", hint="polywire subscriptions lists them")
         self._require_owner(principal, subscription)
         return subscription
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from polywire.core.endings import ended_within
+from polywire.core.endings import being_cancelled, ended_within, task_ended
 from polywire.core.errors import Invalid, PolywireError
 from polywire.core.message import Flag
 from polywire.core.subscription import Consumer, Delivery
@@ -74,7 +74,7 @@ class Runner:
         self._stopping = True
         self._wake.set()
         name = f"handler {self._handler.name}"
-        left = await asyncio.gather(*(ended_within(seconds, _ended(worker), name) for worker in self._workers))
+        left = await asyncio.gather(*(ended_within(seconds, task_ended(worker), name) for worker in self._workers))
         if self._consumer is not None:
             self._consumer.close()
         return [task for task in left if task is not None]
@@ -151,7 +151,7 @@ class Runner:
             for delivery in deliveries:
                 delivery.nack(outcome.after)
         except asyncio.CancelledError as error:
-            if _being_cancelled():
+            if being_cancelled():
                 for delivery in deliveries:
                     delivery.release()
                 raise
@@ -179,17 +179,3 @@ class Runner:
         if not self._handler.manual:
             for delivery in deliveries:
                 delivery.ack()
-
-
-def _being_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
-
-
-async def _ended(worker: asyncio.Task[None]) -> None:
-    """Until it has ended; cancelled with who waits for it."""
-    while not worker.done():
-        try:
-            await asyncio.wait([worker])
-        except asyncio.CancelledError:
-            worker.cancel()
