@@ -14,7 +14,7 @@ from bench.figures import Missing, Report
 from bench.machine import describe
 from bench.settings import Run
 
-BENCHES = ("publish", "calls", "websocket", "inprocess", "memory", "startup")
+BENCHES = ("publish", "calls", "websocket", "mqtt", "inprocess", "memory", "startup")
 MILLION = 1_000_000
 SCRATCH = Path(__file__).parents[1] / "build"
 

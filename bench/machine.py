@@ -6,15 +6,19 @@ import os
 import platform
 import resource
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["LOAD", "LOAD_CORE", "LoadMeter", "cpu_seconds", "describe", "on_load_core", "raise_file_limit", "resident"]
+__all__ = [
+    "LOAD", "LOAD_CORE", "LoadMeter", "cpu_seconds", "describe", "on_load_core", "raise_file_limit", "resident",
+    "settled",
+]  # fmt: skip
 
 LOAD = "load core %"
 LOAD_CORE = 1
 """Servers may run on every core; load only on this one."""
+_SETTLED = 0.5  # seconds without a change
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PARENT, _USER, _SYSTEM = 1, 11, 12  # fields of /proc/PID/stat after the name, see proc(5)
 
@@ -65,6 +69,15 @@ def resident(pid: int) -> int:
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) * 1024
     raise ProcessLookupError(f"process {pid} has no memory: it has ended")
+
+
+def settled(pids: Sequence[int]) -> int:
+    """Bytes of memory that they hold, once that has stopped to change by more than a percent."""
+    before = 0
+    while abs((held := sum(resident(pid) for pid in pids)) - before) > held / 100:
+        before = held
+        time.sleep(_SETTLED)
+    return held
 
 
 def raise_file_limit() -> int:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
-from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 
@@ -13,7 +11,7 @@ import msgspec
 
 from bench.figures import HUB, Figures, Missing, Report
 from bench.load.websockets import connect
-from bench.machine import raise_file_limit, resident
+from bench.machine import raise_file_limit, settled
 from bench.processes import Running, child, first_line, hub, serve_websockets
 from bench.settings import Run
 
@@ -23,7 +21,6 @@ PEER = "websockets"
 SOCKETS = (1_000, 10_000)
 MIB = 1 << 20
 _SPARE_FILES = 200
-_SETTLED = 0.5  # seconds without a change
 
 
 def run(report: Report, run: Run) -> None:
@@ -44,7 +41,7 @@ def run(report: Report, run: Run) -> None:
 
 def _idle(run: Run) -> Figures:
     with hub("measured.py", run.place("memory")) as ours:
-        return {"MiB": _settled(ours.pids) / MIB}
+        return {"MiB": settled(ours.pids) / MIB}
 
 
 def _hub_sockets(run: Run, count: int) -> Figures:
@@ -60,19 +57,10 @@ def _peer_sockets(run: Run, count: int) -> Figures:
 def _per_socket(server: Running, path: str, count: int) -> Figures:
     connect(server.port, path).close()  # what the first connection loads is not a connection's
     with ExitStack() as stack:
-        before = _settled(server.pids)
+        before = settled(server.pids)
         for _ in range(count):
             stack.enter_context(connect(server.port, path))
-        return {"KiB each": (_settled(server.pids) - before) / count / 1_024}
-
-
-def _settled(pids: Sequence[int]) -> int:
-    """Bytes, once they have stopped to change by more than a percent."""
-    before = 0
-    while abs((held := sum(resident(pid) for pid in pids)) - before) > held / 100:
-        before = held
-        time.sleep(_SETTLED)
-    return held
+        return {"KiB each": (settled(server.pids) - before) / count / 1_024}
 
 
 def _filled(run: Run, mode: str) -> Figures:

@@ -9,27 +9,37 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
-__all__ = ["APPS", "PEERS", "Running", "child", "first_line", "free_port", "hub", "serve_asgi", "serve_websockets"]
+from bench.figures import Missing
+
+__all__ = [
+    "APPS", "PEERS", "POLYWIRE", "Running", "child", "first_line", "free_port", "hub", "serve_asgi", "serve_websockets",
+    "wait_for_port",
+]  # fmt: skip
 
 HERE = Path(__file__).parent
 APPS, PEERS = HERE / "apps", HERE / "peers"
-POLYWIRE = Path(sys.executable).with_name("polywire")
+POLYWIRE = (str(Path(sys.executable).with_name("polywire")),)
 _START_SECONDS = 60
 _END_SECONDS = 20
 
 
+def _nothing() -> None:
+    pass
+
+
 class Running(NamedTuple):
-    """``pids``: whose CPU time is the server's."""
+    """``pids``: whose CPU time is the server's. ``begin``: called by MQTT's loads when what they measure begins."""
 
     port: int
     pids: tuple[int, ...]
+    begin: Callable[[], None] = _nothing
 
 
 @contextmanager
@@ -52,13 +62,18 @@ def child(
 
 
 @contextmanager
-def hub(app: str, data: Path) -> Iterator[Running]:
-    """``polywire run`` of an application in `APPS`, as a user runs it. Raises `RuntimeError` with what it says."""
-    command = (POLYWIRE, "run", APPS / app, "--ready-json", "--free-ports", "--data", data)
+def hub(app: str, data: Path, *, wire: str = "http", polywire: Sequence[str] = POLYWIRE) -> Iterator[Running]:
+    """``polywire run`` of an application in `APPS`, as a user runs it; ``wire`` names whose port is wanted.
+
+    Raises `RuntimeError` with what it says, `Missing` if it has no such wire.
+    """
+    command: list[str | Path] = [*polywire, "run", APPS / app, "--ready-json", "--free-ports", "--data", data]
     log = data.with_suffix(".log")
     with child(command, log) as process:
         ready = msgspec.json.decode(first_line(process, log))
-        yield Running(int(ready["wires"]["http"].rpartition(":")[2]), (process.pid,))
+        if wire not in ready["wires"]:
+            raise Missing(f"the hub has no listener {wire!r}")
+        yield Running(int(ready["wires"][wire].rpartition(":")[2]), (process.pid,))
 
 
 def first_line(process: subprocess.Popen[bytes], log: Path, *, seconds: float = _START_SECONDS) -> bytes:
@@ -78,7 +93,7 @@ def serve_asgi(app: str, log: Path, env: Mapping[str, str] | None = None) -> Ite
     options = ("--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning")
     command = (sys.executable, "-m", "uvicorn", f"{app}:app", "--port", str(port), "--app-dir", PEERS, *options)
     with child(command, log, env=env) as process:
-        _wait_for_port(port, process, log)
+        wait_for_port(port, process, log)
         yield Running(port, (process.pid,))
 
 
@@ -86,7 +101,7 @@ def serve_asgi(app: str, log: Path, env: Mapping[str, str] | None = None) -> Ite
 def serve_websockets(log: Path) -> Iterator[Running]:
     port = free_port()
     with child((sys.executable, PEERS / "websockets_server.py", str(port)), log) as process:
-        _wait_for_port(port, process, log)
+        wait_for_port(port, process, log)
         yield Running(port, (process.pid,))
 
 
@@ -102,7 +117,7 @@ def free_port() -> int:
             return port
 
 
-def _wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+def wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
     """Raises `RuntimeError` if the process ends, or does not listen within a minute."""
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:

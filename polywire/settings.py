@@ -21,7 +21,8 @@ from polywire.core.limits import Limits
 from polywire.core.units import format_size, parse_size
 from polywire.engines.sqlite import SqliteSettings
 from polywire.hub import HubSettings
-from polywire.server.settings import HttpSettings, WebSocketSettings
+from polywire.server.settings import HttpSettings, TlsSettings, WebSocketSettings
+from polywire.wires.mqtt.settings import MqttSettings
 from polywire.wires.rest.settings import RestSettings
 from polywire.wires.sse.settings import SseSettings
 from polywire.wires.websocket.settings import JsonRpcSettings
@@ -33,19 +34,21 @@ PREFIX = "POLYWIRE_"
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """Every part, by the name of its table in ``polywire.toml``. ``websocket`` stands for `HttpSettings.websocket`."""
+    """Every part, by the name of its table in ``polywire.toml``. ``websocket`` stands for `HttpSettings.websocket`, and
+    ``tls`` for that of every listener that has none of its own."""
 
     hub: HubSettings = HubSettings()
     limits: Limits = Limits()
+    tls: TlsSettings | None = None
     http: HttpSettings = HttpSettings()
     websocket: WebSocketSettings = WebSocketSettings()
     rest: RestSettings = RestSettings()
     sse: SseSettings = SseSettings()
     jsonrpc: JsonRpcSettings = JsonRpcSettings()
+    mqtt: MqttSettings = MqttSettings()
     sqlite: SqliteSettings = SqliteSettings()
 
 
-PARTS: dict[str, type[msgspec.Struct]] = {field.name: field.type for field in msgspec.structs.fields(Settings)}
 _ELSEWHERE = {("http", "websocket")}  # a part of its own
 
 
@@ -98,6 +101,9 @@ def _struct_in(type: Any) -> type[msgspec.Struct] | None:
     return next((choice.cls for choice in choices if isinstance(choice, inspect.StructType)), None)
 
 
+PARTS: dict[str, type[msgspec.Struct]] = {
+    field.name: struct for field in msgspec.structs.fields(Settings) if (struct := _struct_in(field.type)) is not None
+}
 _ALL: dict[tuple[str, ...], Setting] = {setting.path: setting for part in PARTS for setting in settings_of(part)}
 
 # --- reading ---------------------------------------------------------------------------------------------------------
@@ -182,9 +188,19 @@ def _from_environment(environment: Mapping[str, str]) -> Given:
             raise SettingsError(f"{name}: there is no such setting", hint=f"did you mean {near[0]}?" if near else None)
 
 
+_FLAGS: dict[tuple[str, ...], str] = {
+    ("http", "port"): "--http",
+    ("mqtt", "port"): "--mqtt",
+    ("mqtt", "tls_port"): "--mqtts",
+    ("tls", "certificate"): "--tls-cert",
+    ("tls", "key"): "--tls-key",
+}
+"""Whose flag has another name than the setting."""
+
+
 def _from_flags(flags: Mapping[tuple[str, ...], Any]) -> Given:
     for path, value in flags.items():
-        yield path, (value, f"--{path[-1]}")
+        yield path, (value, _FLAGS.get(path, f"--{path[-1]}"))
 
 
 def _read(value: Any, setting: Setting, where: str) -> Any:
@@ -214,7 +230,10 @@ def _read_milliseconds(text: str) -> float:
 
 def _read_seconds(text: str) -> float:
     number = _number(text)
-    return parse_duration(text) / 1_000 if number is None else number
+    if number is not None:
+        return number
+    whole, rest = divmod(parse_duration(text), 1_000)
+    return whole if not rest else whole + rest / 1_000
 
 
 def _read_list(text: str) -> list[str]:
@@ -228,18 +247,18 @@ def _plain(text: str) -> str:
 _READERS = {"ms": _read_milliseconds, "s": _read_seconds, "bytes": parse_size, "list": _read_list}
 
 
-def _part(name: str, code: msgspec.Struct, given: Mapping[tuple[str, ...], tuple[Any, str]]) -> Any:
+def _part(name: str, code: msgspec.Struct | None, given: Mapping[tuple[str, ...], tuple[Any, str]]) -> Any:
     changes = {path[1:]: found for path, found in given.items() if path[0] == name}
     if not changes:
         return code
-    tree = msgspec.to_builtins(code)
+    tree = {} if code is None else msgspec.to_builtins(code)
     for path, (value, _) in changes.items():
         branch = tree
         for step in path[:-1]:
             branch[step] = branch = branch.get(step) or {}
         branch[path[-1]] = value
     try:
-        return msgspec.convert(tree, type(code), strict=False)
+        return msgspec.convert(tree, PARTS[name], strict=False)
     except msgspec.ValidationError as error:  # a table that is incomplete: certificate without key
         where = ", ".join(sorted({place for _, place in changes.values()}))
         raise SettingsError(f"{where}: [{name}] {error}") from None
@@ -285,16 +304,19 @@ message_size = "4MiB"
 
 Durations may be written `500ms`, `30s`, `1h30m`, `7d`, sizes `64KiB`, `10MB`, `1GiB`; a bare number is in the unit of
 the table. Lists in the environment are separated by commas. An unknown name is an error that says the nearest one.
-`POLYWIRE_URL` and `POLYWIRE_KEY` are not settings of the hub: they tell the other commands where it is.
+`POLYWIRE_URL`, `POLYWIRE_KEY` and `POLYWIRE_CACERT` are not settings of the hub: they tell the other commands where it
+is.
 """
 _TITLES = {
     "hub": "The hub itself",
     "limits": "Bounds of the core",
-    "http": "The HTTP listener: REST, server-sent events and WebSocket",
+    "tls": "Certificate and key of every listener that has none of its own: see [TLS](tls.md)",
+    "http": "The HTTP listener: REST, server-sent events, WebSocket, and MQTT over WebSocket",
     "websocket": "WebSocket",
     "rest": "REST",
     "sse": "Server-sent events",
     "jsonrpc": "JSON-RPC on WebSocket",
+    "mqtt": "MQTT, on TCP, TLS and WebSocket",
     "sqlite": "The embedded log",
 }
 

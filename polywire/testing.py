@@ -60,6 +60,14 @@ class Served:
     def ws_url(self) -> str:
         return self.http_url.replace("http", "ws", 1)
 
+    @property
+    def mqtt_url(self) -> str:
+        return self.server.urls["mqtt"]
+
+    @property
+    def mqtt_port(self) -> int:
+        return int(self.mqtt_url.rpartition(":")[2])
+
     async def settled(self, within: float = 10.0) -> None:
         """Wait until everything published is stored, every subscription with consumers is drained, and every job and
         schedule that is due has run.
@@ -94,7 +102,7 @@ class Served:
 async def serve(
     hub: Hub, *, settings: ServeSettings | None = None, data: str | None = None, engine: Engine | None = None
 ) -> AsyncIterator[Served]:
-    """Serve ``hub`` on free ports of the loopback interface.
+    """Serve ``hub`` on free ports of the loopback interface: every protocol, or those of ``settings.only``.
 
     Its data lives in ``data``, or in a folder that is removed afterwards. The same hub may be served again.
     """
@@ -102,7 +110,8 @@ async def serve(
     usual = hub.settings.data
     hub.configure(data=folder)
     settings = settings or ServeSettings()
-    server = Server(hub, msgspec.structs.replace(settings, http=settings.http.replace(port=0)))
+    free = {"http": settings.http.replace(port=0), "mqtt": settings.mqtt.replace(port=0, tls_port=0)}
+    server = Server(hub, msgspec.structs.replace(settings, **free))
     clock = TestClock()
     try:
         # A test's disk has no acknowledged messages worth 64 MiB of reserve.

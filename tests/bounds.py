@@ -22,6 +22,7 @@ from polywire.core.message import Record
 from polywire.engines.sqlite import SqliteEngine, SqliteSettings
 from polywire.server.settings import HttpSettings
 from polywire.serving import Server, ServeSettings
+from polywire.wires.mqtt.settings import MqttSettings
 
 __all__ = ["BYTES", "JSON", "KIB", "MIB", "Served", "grows_at_most", "serving"]
 
@@ -92,11 +93,12 @@ class Served:
 async def serving(
     folder: Path, limits: Limits | None = None, *, engine: Any = None, hub: Hub | None = None, **settings: Any
 ) -> AsyncIterator[Served]:
-    """``rest``, ``sse`` and ``jsonrpc`` are the settings of those wires; others are those of the HTTP listener."""
+    """``rest``, ``sse``, ``jsonrpc``, ``mqtt``: the settings of those wires; others are those of the HTTP listener."""
     hub = hub or Hub("bounds")
     hub.configure(data=folder)
     hub.limits = limits or hub.limits
-    wires = {name: settings.pop(name) for name in ("rest", "sse", "jsonrpc") if name in settings}
+    wires = {name: settings.pop(name) for name in ("rest", "sse", "jsonrpc", "mqtt") if name in settings}
+    wires.setdefault("mqtt", MqttSettings(port=0))
     server = Server(hub, ServeSettings(http=HttpSettings(port=0, **settings), **wires))
     await server.start(engine=engine or SqliteEngine(str(folder), settings=FAST))
     try:

@@ -20,12 +20,14 @@ NODE_CLIENTS = ROOT / "tests" / "node"
 
 # One tool, the names it goes by.
 COMMANDS = {"chromium": ("chromium", "chromium-browser", "google-chrome")}
+# Debian's servers live where a user's PATH does not lead.
+PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin"])
 
 
 def require_tool(tool: str) -> str:
     """The path of a command. Skips the test where it is missing, or fails it with ``POLYWIRE_REQUIRE_ALL=1``."""
     for command in COMMANDS.get(tool, (tool,)):
-        if path := shutil.which(command):
+        if path := shutil.which(command, path=PATH):
             return path
     pytest.skip(f"{tool} is not installed")
 

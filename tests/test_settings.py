@@ -9,6 +9,7 @@ import pytest
 
 from polywire.core.limits import Limits
 from polywire.hub import HubSettings
+from polywire.server.settings import TlsSettings
 from polywire.settings import PARTS, Layers, Settings, SettingsError, load, reference, settings_of
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -115,6 +116,25 @@ def test_a_table_in_a_table():
 def test_half_a_table():
     detail, _ = refused('[http.tls]\ncertificate = "a.pem"\n')
     assert detail == ("polywire.toml: [http.tls] certificate: [http] Object missing required field `key` - at `$.tls`")
+
+
+def test_tls_is_a_part_that_need_not_be_there():
+    assert load(Layers({}, {})).tls is None
+    found = from_file('[tls]\ncertificate = "a.pem"\nkey = "b.pem"\n').tls
+    assert (found.certificate, found.key, found.password, found.client_ca) == ("a.pem", "b.pem", None, None)
+    assert from_environment(POLYWIRE_TLS_PASSWORD="secret").tls.password == "secret"
+    flags = {("tls", "certificate"): "c.pem"}
+    assert load(Layers(flags, {"POLYWIRE_TLS_KEY": "d.pem"})).tls == TlsSettings("c.pem", "d.pem", None)
+    Path("polywire.toml").unlink()
+    with pytest.raises(SettingsError, match=r"--tls-cert: \[tls\] .*missing required field `key`"):
+        load(Layers(flags, {}))
+
+
+def test_whole_seconds():
+    assert from_file('[mqtt]\nmax_keepalive = "1h30m"\n').mqtt.max_keepalive == 5_400
+    assert refused('[mqtt]\nmax_keepalive = "1500ms"\n')[0] == (
+        "polywire.toml: [mqtt] max_keepalive: expected `int`, got `float`"
+    )
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ COMMANDS = {
     "dead-letters": ("dead_letters", "List, delete or purge the dead letters of a subscription."),
     "redrive": ("redrive", "Put dead letters back into their subscription."),
     "api-keys": ("api_keys", "Create, list and revoke API keys."),
+    "dev-certs": ("dev_certs", "Make certificates for TLS on this machine."),
     "verify": ("verify", "Check the log of a stopped hub; prints JSON."),
     "backup": ("backup", "Copy the log of a running hub."),
     "restore": ("restore", "Make a data folder from a backup."),

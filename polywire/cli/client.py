@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import ssl
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
@@ -102,18 +103,21 @@ def _hint(status: int, problem: Mapping[str, Any]) -> str | None:
 class Unreachable(Failure):
     """No connection, or it broke before the answer came."""
 
-    def __init__(self, url: str, reason: object, *, sent: bool) -> None:
+    def __init__(self, url: str, reason: object, *, sent: bool, hint: str | None = None) -> None:
+        usual = "it may have stopped" if sent else "start one with `polywire run`, or say where it is with --url"
         super().__init__(
-            f"the hub at {url} {'did not answer' if sent else 'cannot be reached'}: {reason}",
-            hint="it may have stopped" if sent else "start one with `polywire run`, or say where it is with --url",
+            f"the hub at {url} {'did not answer' if sent else 'cannot be reached'}: {reason}", hint=hint or usual
         )
         self.sent = sent
 
 
 class Client:
-    """One kept-alive connection. Raises `Failure` for a URL that cannot be one."""
+    """One kept-alive connection. ``cacert``: a file of the authorities to trust, with https; None: the system's.
 
-    def __init__(self, url: str, key: str | None, *, timeout: float = TIMEOUT) -> None:
+    Raises `Failure` for a URL that cannot be one, and for such a file.
+    """
+
+    def __init__(self, url: str, key: str | None, *, cacert: str | None = None, timeout: float = TIMEOUT) -> None:
         parts = urlsplit(url)
         try:
             host, port = parts.hostname, parts.port
@@ -121,10 +125,13 @@ class Client:
             host = port = None
         if parts.scheme not in ("http", "https") or not host:
             raise Failure(f"not the URL of a hub: {url!r}", hint=f"write it as {DEFAULT_URL}", exit_code=USAGE)
-        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         self.url = url.rstrip("/")
         self._base = parts.path.rstrip("/")
-        self._connection = kind(host, port, timeout=timeout)
+        self._connection = (
+            http.client.HTTPSConnection(host, port, timeout=timeout, context=_trusting(cacert))
+            if parts.scheme == "https"
+            else http.client.HTTPConnection(host, port, timeout=timeout)
+        )
         self._headers = {"Accept": "application/json", "User-Agent": "polywire-cli"}
         if key:
             self._headers["Authorization"] = f"Bearer {key}"
@@ -189,6 +196,10 @@ class Client:
             if not fresh and method == "GET":
                 return self._send(method, target, body, headers)
             raise Unreachable(self.url, _reason(error), sent=sent) from error
+        except ssl.SSLCertVerificationError as error:
+            connection.close()
+            hint = "name the file of its authority with --cacert or POLYWIRE_CACERT"
+            raise Unreachable(self.url, error.verify_message, sent=False, hint=hint) from error
         except (OSError, http.client.HTTPException) as error:
             connection.close()
             raise Unreachable(self.url, _reason(error), sent=sent) from error
@@ -211,6 +222,15 @@ class Client:
     def delete(self, path: str) -> Any:
         answer = self.request("DELETE", path)
         return answer.json() if answer.body else None
+
+
+def _trusting(cacert: str | None) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=cacert)
+    except ssl.SSLError:
+        raise Failure(f"--cacert {cacert}: not a certificate in PEM", exit_code=USAGE) from None
+    except OSError as error:
+        raise Failure(f"--cacert {cacert}: {error.strerror}", exit_code=USAGE) from None
 
 
 def path(*parts: str) -> str:
@@ -255,23 +275,29 @@ def problem(body: bytes) -> Mapping[str, Any]:
 
 
 def hub_options(command: F) -> F:
-    """``--url`` and ``--api-key``; the function gets ``client``, a `Client`."""
+    """``--url``, ``--api-key`` and ``--cacert``; the function gets ``client``, a `Client`."""
     import functools
 
     @functools.wraps(command)
-    def connected(*args: Any, url: str, api_key: str | None, **given: Any) -> Any:
-        return command(*args, client=Client(url, api_key), **given)
+    def connected(*args: Any, url: str, api_key: str | None, cacert: str | None, **given: Any) -> Any:
+        return command(*args, client=Client(url, api_key, cacert=cacert), **given)
 
-    with_key = click.option(
-        "--api-key", envvar="POLYWIRE_KEY", metavar="KEY", help="Who is asking. [env: POLYWIRE_KEY]"
-    )(connected)
-    return click.option(  # type: ignore[return-value]  # click returns what it was given
-        "--url",
-        envvar="POLYWIRE_URL",
-        default=DEFAULT_URL,
-        metavar="URL",
-        help=f"Of the hub. [env: POLYWIRE_URL; {DEFAULT_URL}]",
-    )(with_key)
+    options = [
+        click.option(
+            "--url",
+            envvar="POLYWIRE_URL",
+            default=DEFAULT_URL,
+            metavar="URL",
+            help=f"Of the hub. [env: POLYWIRE_URL; {DEFAULT_URL}]",
+        ),
+        click.option("--api-key", envvar="POLYWIRE_KEY", metavar="KEY", help="Who is asking. [env: POLYWIRE_KEY]"),
+        click.option(
+            "--cacert", envvar="POLYWIRE_CACERT", metavar="FILE", help="Authority to trust. [env: POLYWIRE_CACERT]"
+        ),
+    ]
+    for option in reversed(options):
+        connected = option(connected)
+    return connected  # type: ignore[return-value]  # click returns what it was given
 
 
 def json_option(command: F) -> F:

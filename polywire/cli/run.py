@@ -39,11 +39,13 @@ def _listener_options(command: Command) -> Command:
 
 @click.command()
 @click.argument("application", required=False)
-@click.option("--host", metavar="HOST", help="Address to listen on. Default: 127.0.0.1.")
+@click.option("--host", metavar="HOST", help="Address to listen on, with every protocol. Default: 127.0.0.1.")
 @click.option("--data", metavar="DIR", help="Folder of the log. Default: polywire-data.")
 @_listener_options
 @click.option("--only", metavar="NAMES", help=f"Listen for these alone, as http,mqtt. Known: {', '.join(LISTENERS)}.")
 @click.option("--free-ports", is_flag=True, help="Every protocol without a port on this line takes a free one.")
+@click.option("--tls-cert", metavar="FILE", help="Certificate chain, PEM: https, wss and mqtts.")
+@click.option("--tls-key", metavar="FILE", help="Its private key, PEM.")
 @click.option("--origin", "origins", multiple=True, metavar="ORIGIN", help="Web origin that may use it; repeatable.")
 @click.option(
     "--open", "is_open", is_flag=True, help="Let everybody who can connect do everything, from elsewhere too."
@@ -81,17 +83,22 @@ def _reserve_stdout() -> int:
 def _flags(given: Mapping[str, Any]) -> dict[tuple[str, ...], Any]:
     flags = {
         ("http", "host"): given["host"],
+        ("mqtt", "host"): given["host"],
+        ("tls", "certificate"): given["tls_cert"],
+        ("tls", "key"): given["tls_key"],
         ("hub", "data"): given["data"],
         ("hub", "strict"): given["strict"],
         ("http", "origins"): given["origins"] or None,
     }
-    for name in LISTENERS:
+    for name, setting in LISTENERS.items():
         port = given[f"port_{name}"]
-        flags[name, "port"] = 0 if port is None and given["free_ports"] else port
+        flags[setting] = 0 if port is None and given["free_ports"] else port
     return {path: value for path, value in flags.items() if value is not None}
 
 
 def _configure(hub: Hub, settings: Settings, given: Mapping[str, Any]) -> tuple[ServeSettings, Engine]:
+    if given["port_mqtts"] is not None and settings.tls is None and settings.mqtt.tls is None:
+        raise Failure("--mqtts needs a certificate", hint="give --tls-cert and --tls-key", exit_code=USAGE)
     return configure(
         hub,
         settings,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 import secrets
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from enum import StrEnum
@@ -11,7 +12,7 @@ from typing import NoReturn
 
 import msgspec
 
-from polywire.core.address import begins, covers, is_own, is_pattern, is_private
+from polywire.core.address import begins, covers, is_own, is_pattern, is_private, is_reserved
 from polywire.core.clock import Clock
 from polywire.core.engine import StateChange
 from polywire.core.errors import (
@@ -29,9 +30,12 @@ __all__ = ["Access", "Action", "ApiKeyInfo", "Permission", "Principal"]
 
 KEY_STATE = "api_key"
 _CACHED_DECISIONS = 4_096
+_CACHED_OF_CLIENT = 256  # there may be many clients
 _CACHED_NAME = 2_048  # characters: a peer may ask about a name as long as its frame
 _SHOWN_NAME = 250
 _PERMISSIONS = 1_000
+_PLACEHOLDER = re.compile(r"\{user\}|\{client\}")
+_PLAIN_ID = re.compile(r"[^./*#+]+")  # what has a meaning in an address, on whatever protocol, is not plain
 
 
 class Action(StrEnum):
@@ -48,7 +52,7 @@ _OF_TOPICS = (Action.PUBLISH, Action.SUBSCRIBE)
 class Permission(msgspec.Struct, frozen=True):
     """An action (or ``*``) on a pattern of dotted addresses or names: ``publish:readings.#``.
 
-    ``{user}`` in the pattern is the principal's name.
+    ``{user}`` in the pattern is the principal's name, ``{client}`` the id of the client that it comes by.
     """
 
     action: str
@@ -65,6 +69,38 @@ class Permission(msgspec.Struct, frozen=True):
             )
         return cls(action, pattern)
 
+    @property
+    def of_clients(self) -> bool:
+        return "{client}" in self.pattern
+
+    def filled(self, user: str, client: str | None) -> str | None:
+        """The pattern for this user and client. None: it means nothing for them.
+
+        A client chooses its id, and must not choose its rights: an id is filled in only where it is one plain word,
+        and never makes a pattern of an own or reserved topic.
+        """
+        if "{" not in self.pattern:
+            return self.pattern
+        if self.of_clients and (client is None or not _PLAIN_ID.fullmatch(client)):
+            return None
+        names = {"{user}": user, "{client}": client or ""}
+        pattern = _PLACEHOLDER.sub(lambda found: names[found[0]], self.pattern)
+        first = pattern.partition(".")[0]
+        return None if is_reserved(first) and first != self.pattern.partition(".")[0] else pattern
+
+
+class _Rights:
+    """What a principal may do, by whatever clients it comes. ``version`` grows with each change."""
+
+    __slots__ = ("active", "everything", "permissions", "version", "watched")
+
+    def __init__(self, permissions: Sequence[Permission], everything: bool) -> None:
+        self.active = True
+        self.everything = everything
+        self.permissions = tuple(permissions)
+        self.version = 0
+        self.watched = 0
+
 
 class Principal:
     """Who is asking, whatever wire they came by."""
@@ -74,12 +110,33 @@ class Principal:
     ) -> None:
         self.name = name
         self.kind = kind
-        self.active = True
-        self.everything = everything
-        self._permissions = tuple(permissions)
-        self._decisions: dict[tuple[str, str], bool] = {}
+        self._client: str | None = None
+        self._rights = _Rights(permissions, everything)
         self._watchers: dict[int, Callable[[], None]] = {}
-        self._watched = 0
+        self._cached = _CACHED_DECISIONS
+        self._decisions: dict[tuple[str, str], bool] = {}
+        self._decided = 0  # the version of the rights that the decisions were made by
+
+    def of_client(self, client_id: str) -> Principal:
+        """The same principal as it comes by this client: ``{client}`` in its permissions is the client's id.
+
+        An id that is not one plain word (empty, or with one of ``. / * # +``) has none of the rights that ask for one.
+        """
+        if not any(permission.of_clients for permission in self._rights.permissions):
+            return self
+        seen = Principal(self.name, self.kind)
+        seen._client = client_id
+        seen._rights, seen._watchers = self._rights, self._watchers
+        seen._cached = _CACHED_OF_CLIENT
+        return seen
+
+    @property
+    def active(self) -> bool:
+        return self._rights.active
+
+    @property
+    def everything(self) -> bool:
+        return self._rights.everything
 
     def __repr__(self) -> str:
         return f"<Principal {self.kind} {self.name}>"
@@ -87,17 +144,21 @@ class Principal:
     @property
     def powerless(self) -> bool:
         """Whether there is nothing that it may do."""
-        return not self.active or not (self.everything or self._permissions)
+        return not self.active or not (self.everything or self._rights.permissions)
 
     def allows(self, action: Action, name: str) -> bool:
-        if self.everything:
-            return self.active and not (name[:1] == "_" and self._is_shut(action, name))
+        rights = self._rights
+        if rights.everything:
+            return rights.active and not (name[:1] == "_" and self._is_shut(action, name))
+        if self._decided != rights.version:
+            self._decided = rights.version
+            self._decisions.clear()
         decided = self._decisions.get((action, name))
         if decided is None:
-            decided = self.active and self._decide(action, name)
+            decided = rights.active and self._decide(action, name)
             if len(name) > _CACHED_NAME:
                 return decided
-            if len(self._decisions) >= _CACHED_DECISIONS:
+            if len(self._decisions) >= self._cached:
                 self._decisions.clear()
             self._decisions[action, name] = decided
         return decided
@@ -123,21 +184,27 @@ class Principal:
         return any(begins(topic, pattern) for pattern in self._patterns(action))
 
     def _patterns(self, action: Action) -> Iterator[str]:
-        return (p.pattern.replace("{user}", self.name) for p in self._permissions if p.action in (action, "*"))
+        for permission in self._rights.permissions:
+            if permission.action in (action, "*"):
+                pattern = permission.filled(self.name, self._client)
+                if pattern is not None:
+                    yield pattern
 
     def on_revoked(self, callback: Callable[[], None]) -> Callable[[], None]:
         """``callback`` runs when permissions are taken away; call what is returned to be forgotten."""
-        self._watched += 1
-        number = self._watched
-        self._watchers[number] = callback
-        return lambda: self._watchers.pop(number, None) and None
+        watchers, rights = self._watchers, self._rights
+        rights.watched += 1
+        number = rights.watched
+        watchers[number] = callback
+        return lambda: watchers.pop(number, None) and None
 
     def narrow(self, permissions: Sequence[Permission], *, active: bool = True) -> None:
         """Replace the permissions and tell everything that was opened under the old ones."""
-        self._permissions = tuple(permissions)
-        self.everything = False
-        self.active = active
-        self._decisions.clear()
+        rights = self._rights
+        rights.permissions = tuple(permissions)
+        rights.everything = False
+        rights.active = active
+        rights.version += 1
         for callback in list(self._watchers.values()):
             callback()
 

@@ -28,7 +28,7 @@ class Bindings:
         self._core = core
         self._log = core.log
         self._by_topic: dict[str, dict[Binding, None]] = {}  # by the topic they name; patterns under _PATTERNS
-        self._closing: list[Binding] = []  # those with an end that no checkpoint has passed
+        self._closing: dict[Binding, None] = {}  # those with an end that no checkpoint has passed
 
     def add(self, subscription: Subscription, source: Source) -> None:
         """From now on."""
@@ -39,7 +39,7 @@ class Bindings:
         binding = Binding(subscription, stored.source, stored.start, stored.end)
         self._add(binding, self._core.catalog.of(stored.source, deleted=True))
         if stored.end != FOREVER:
-            self._closing.append(binding)
+            self._closing[binding] = None
 
     def _add(self, binding: Binding, topics: Sequence[Topic]) -> None:
         binding.subscription.bindings.append(binding)
@@ -51,9 +51,18 @@ class Bindings:
         """What was appended before now is still routed to it."""
         if binding.end == FOREVER:
             binding.end = self._log.next_seq
-            self._closing.append(binding)
+            self._closing[binding] = None
+
+    def go_on(self, binding: Binding) -> bool:
+        """Take back the end of one, if nothing was appended since. Whether it was so."""
+        if binding.end != self._log.next_seq or binding not in self._closing:
+            return False
+        binding.end = FOREVER
+        del self._closing[binding]
+        return True
 
     def remove(self, binding: Binding) -> None:
+        self._closing.pop(binding, None)
         place = _place(binding.source)
         same = self._by_topic.get(place, {})
         same.pop(binding, None)
@@ -68,10 +77,9 @@ class Bindings:
         """Remove those that ended below ``routed``, which must have been stored: a restart routes again from there.
         Returns whose they were."""
         done = [binding for binding in self._closing if binding.end <= routed]
-        self._closing = [binding for binding in self._closing if binding.end > routed]
         for binding in done:
             self.remove(binding)
-        return list(dict.fromkeys(binding.subscription for binding in done if not binding.subscription.deleted))
+        return list(dict.fromkeys(binding.subscription for binding in done))
 
     def taking(self, name: str) -> list[Binding]:
         """Those that take in a topic of this name."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from polywire.core.address import is_reserved, legal_topic, require_topic
+from polywire.core.address import is_pattern, is_reserved, legal_topic, require_topic
 from polywire.core.engine import StateChange
 from polywire.core.errors import Conflict, Invalid, LimitExceeded, NotFound
 from polywire.core.limits import Limits
@@ -43,6 +43,7 @@ class Catalog:
         self._log = log
         self._limits = limits
         self._names: dict[str, Topic] = {}
+        self._nameless: dict[int, Topic] = {}  # deleted, and held by a queue
         self._epochs: dict[str, int] = {}
         self._next_id = 1
         self._on_use = 0
@@ -123,7 +124,9 @@ class Catalog:
 
     def _place(self, topic: Topic) -> None:
         self._log.by_id[topic.id] = topic
-        if not topic.deleted:
+        if topic.deleted:
+            self._nameless[topic.id] = topic
+        else:
             self._names[topic.name] = topic
         for binding in self.bindings_of(topic.name):
             binding.attach(topic)
@@ -146,12 +149,14 @@ class Catalog:
 
     def of(self, source: Source, *, deleted: bool = False) -> list[Topic]:
         """The topics a source takes in, now; with ``deleted`` also those that have lost their name."""
-        if not deleted:
+        if is_pattern(source.topic):
+            found = [topic for name, topic in self._names.items() if source.takes_topic(name)]
+        else:
             exact = self._names.get(source.topic)
-            if exact is not None:
-                return [exact]
-            return [topic for name, topic in self._names.items() if source.takes_topic(name)]
-        return [topic for topic in self._log.by_id.values() if source.takes_topic(topic.name)]
+            found = [exact] if exact is not None else []
+        if deleted:
+            found += [topic for topic in self._nameless.values() if source.takes_topic(topic.name)]
+        return found
 
     def state(self, topic: Topic) -> StateChange:
         return StateChange(TOPIC_STATE, str(topic.id), msgspec.msgpack.encode(topic.stored()))
@@ -159,6 +164,7 @@ class Catalog:
     def unname(self, topic: Topic) -> None:
         """Take away the name; the topic stays, nameless, until `drop`."""
         del self._names[topic.name]
+        self._nameless[topic.id] = topic
         topic.deleted = True
         self._on_use -= topic.on_use
         self._log.change(self.state(topic))
@@ -167,4 +173,5 @@ class Catalog:
         """Nothing holds a message of this deleted topic any more: its log goes."""
         transaction = self._log.change(StateChange(TOPIC_STATE, str(topic.id), None))
         transaction.dropped_topics.append(topic.id)
+        self._nameless.pop(topic.id, None)
         self._log.forget_topic(topic)

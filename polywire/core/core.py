@@ -34,13 +34,17 @@ from polywire.core.errors import (
 from polywire.core.jobs import Jobs
 from polywire.core.kept import alive
 from polywire.core.limits import Limits
+from polywire.core.live import Live, Pattern
 from polywire.core.log import Log, Told, stored_key
 from polywire.core.message import Message, Receipt, Record
 from polywire.core.pages import appended, delayed_page, page, retained_page
 from polywire.core.position import Cursor, Position
 from polywire.core.publishing import Publishing
 from polywire.core.recovery import rebuild_dedup, recover
+from polywire.core.retained import PublishedKeys, RetainedScan
+from polywire.core.routing import Source
 from polywire.core.schedules import SCHEDULE_STATE, Schedules
+from polywire.core.states import WIRE_STATE, States
 from polywire.core.streams import Follower, Page, Sink, Start, read_from, resolve
 from polywire.core.subscription import Delivery
 from polywire.core.subscriptions import Subscriptions
@@ -75,8 +79,12 @@ class Core:
         self.counters = Counters()
         self.log = Log(engine, self.limits, self.clock)
         self.catalog = Catalog(self.log, self.limits, strict=strict)
+        self.states = States(self.log)
         self.subscriptions = Subscriptions(self)
         self.catalog.bindings_of = self.subscriptions.topic_made
+        self.live = Live(self)
+        self.published_keys = PublishedKeys(self)
+        self.log.offer_live = self.live.publish
         self._engine = engine
         self.delays = Delays(self)
         self.cursors = Cursors(self)
@@ -110,6 +118,7 @@ class Core:
             self.access.load([value for _, value in self._engine.load(KEY_STATE)], self._store)
             for name, value in self._engine.load(SCHEDULE_STATE):
                 self.schedules.restore(name, value)
+            self.states.restore(self._engine.load(WIRE_STATE))
             originals = recover(self, self._engine)
             self._engine.start(asyncio.get_running_loop())
             for settings, admit in self._declared:
@@ -134,6 +143,7 @@ class Core:
         why = Unavailable("the hub is stopping", retry_after=1)
         for follower in list(self._followers):
             follower.end(why)
+        self.live.end(why)
         for subscription in self.subscriptions:
             subscription.end(why)
         for topic in self.log.by_id.values():
@@ -202,6 +212,15 @@ class Core:
         """
         self.require_running(principal)
         self.access.require_some_of(principal, Action.PUBLISH, topic)
+
+    def require_subscriber(
+        self, principal: Principal, topic: str, key: str | None = None, *, keyless: bool = False
+    ) -> None:
+        """Raises as a subscription to these messages would (``key`` is a pattern), and does nothing else."""
+        self.require_running(principal)
+        self.access.require(principal, Action.SUBSCRIBE, Source(topic, key, keyless=keyless).address)
+        check_pattern(topic, self.limits)
+        check_pattern(key, self.limits)
 
     async def publish(
         self, principal: Principal, topic: str, records: list[Record], *, due: int | None = None
@@ -354,6 +373,24 @@ class Core:
         the next page: None at the end. A page may be empty, for what has expired, and not be the last."""
         return await retained_page(self.log, self._readable(principal, topic, None), after, limit, size)
 
+    def retained(
+        self,
+        principal: Principal,
+        pattern: Pattern,
+        *,
+        since: int | None = None,
+        limit: int = 100,
+        size: int = 256 << 10,
+    ) -> RetainedScan:
+        """All retained messages that a pattern of addresses means (see `polywire.core.live`).
+
+        An asynchronous iterator of pages of up to ``limit`` messages or about ``size`` bytes (`RetainedPage`). To be
+        called in the turn in which the subscription is made, so that a subscriber gets each message once: what has a
+        seq of ``since`` or more is left out, which is what is appended from now on unless it is said. Raises `Denied`,
+        `Unauthenticated`, `Invalid`, `TooLarge`, `Unavailable`; so does the iterator.
+        """
+        return RetainedScan(self, principal, pattern, since, limit, size)
+
     async def delayed(
         self,
         principal: Principal,
@@ -432,6 +469,7 @@ class Core:
             wake()
         for follower in [f for f in self._followers if f.reads(topic)]:
             follower.end(NotFound(f"topic {name!r} was deleted"))
+        self.live.forget(topic)
         await self.log.committed()
         await self.delays.forget(topic)
 
@@ -446,7 +484,9 @@ class Core:
             "commit_failures": log.failures,
             "delayed_messages": self.delays.count,
             "followers": len(self._followers),
+            **self.live.metrics(),
             "topics_refused_on_use": self.catalog.refused_on_use,
+            "dead_letters_dropped": self.subscriptions.dead_letters_dropped,
             "jobs": self.jobs.table.count,
             "jobs_running": self.jobs.running,
             "replies": self.calls.replies.table.count,

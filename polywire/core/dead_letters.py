@@ -1,9 +1,8 @@
 """What a dead letter tells of its life, and how a redriven message gets its old shape back.
 
-A dead letter is a copy of the message in topic ``_dead``, under the name of its subscription as key, with a trail of
-headers. Which of them wait to be looked at is the pending list of a subscription of kind ``dead``: so they are listed,
-purged and moved
-like any other.
+A dead letter is a copy of the message in topic ``_dead``, under the name of its subscription (`dead_name`) as key, with
+a trail of headers. Which of them wait to be looked at is the pending list of a subscription of kind ``dead``: so they
+are listed, purged and moved like any other.
 """
 
 from __future__ import annotations
@@ -19,35 +18,56 @@ from polywire.core.position import Position
 if TYPE_CHECKING:
     from polywire.core.subscription import Delivery
 
-__all__ = ["DEAD", "RETRY", "dead_letter", "original", "restored", "unrefusable"]
+__all__ = ["DEAD", "RETRY", "dead_letter", "dead_name", "original", "restored", "unrefusable", "whose"]
 
 DEAD = "_dead"
-"""The topic of dead letters; the key is the subscription's name."""
+"""The topic of dead letters; the key is the `dead_name` of the subscription."""
 RETRY = "_retry"
-"""The topic by which a redriven message reaches its subscription, and no other; the key is the subscription's name."""
+"""The topic by which a redriven message reaches its subscription, and no other; the key is as in `DEAD`."""
 _TRAIL = frozenset(
-    f"polywire-{name}" for name in ("topic", "key", "position", "reason", "attempts", "subscription", "time")
+    f"polywire-{name}" for name in ("topic", "key", "position", "reason", "attempts", "subscription", "kind", "time")
 )
+_KINDS = frozenset(("queue", "group", "session", "share", "webhook", "dead", "jobs"))
+_TOPIC = "topic"  # in place of a kind: what no topic could take
 _REASON = 1_000  # characters kept of a reason
 
 
+def dead_name(kind: str, name: str) -> str:
+    """How dead letters of a subscription are known: by its name if it is a queue, else as ``share:NAME``.
+
+    A queue whose own name looks like that is ``queue:NAME``, so that no two subscriptions share one.
+    """
+    prefix, colon, _ = name.partition(":")
+    mistakable = colon and (prefix in _KINDS or prefix == _TOPIC)
+    return name if kind == "queue" and not mistakable else f"{kind}:{name}"
+
+
+def whose(dead_name: str) -> tuple[str, str]:
+    """The kind and name of the subscription."""
+    kind, colon, name = dead_name.partition(":")
+    return (kind, name) if colon and kind in _KINDS else ("queue", dead_name)
+
+
 def dead_letter(delivery: Delivery, reason: str, now: int) -> Record:
-    message = delivery.message
+    message, subscription = delivery.message, delivery.subscription
+    kind = subscription.settings.kind
     trail: list[Header] = [
-        ("polywire-subscription", delivery.subscription.name),
+        ("polywire-subscription", subscription.name),
         ("polywire-topic", message.topic),
         ("polywire-position", str(message.position)),
         ("polywire-reason", reason[:_REASON]),
         ("polywire-attempts", delivery.attempt),
         ("polywire-time", now),
     ]
-    return _copy(message.record, trail, delivery.subscription.name.encode())
+    if kind != "queue":
+        trail.append(("polywire-kind", kind))
+    return _copy(message.record, trail, dead_name(kind, subscription.name).encode())
 
 
 def unrefusable(topic: str, record: Record, reason: str, now: int) -> Record:
     """What a wire could not refuse and a topic could not take."""
     trail: list[Header] = [("polywire-topic", topic), ("polywire-reason", reason[:_REASON]), ("polywire-time", now)]
-    return _copy(record, trail, f"topic:{topic}".encode())
+    return _copy(record, trail, f"{_TOPIC}:{topic}".encode())
 
 
 def _copy(record: Record, trail: list[Header], key: bytes) -> Record:

@@ -52,7 +52,12 @@ class Backoff(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SubscriptionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Times in ms. ``attempts`` None: no cap. ``backoff`` None: a nack requeues at once, at the original place."""
+    """Times in ms. ``attempts`` None: no cap. ``backoff`` None: a nack requeues at once, at the original place.
+
+    ``expires``: unused for so long it is removed; 0: never; None: the hub's limit, and never for those of kinds session
+    and share, which their wire removes. ``offline_limit``: while no consumer is there and so many messages are pending,
+    new ones are not held, and counted as dropped.
+    """
 
     name: str
     sources: list[Source]
@@ -64,6 +69,7 @@ class SubscriptionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=Tr
     expires: int | None = None
     durable: bool = True
     dead_letters: bool = True
+    offline_limit: int | None = None
 
 
 class StoredSubscription(msgspec.Struct, frozen=True):
@@ -95,6 +101,9 @@ class SubscriptionInfo(msgspec.Struct, frozen=True):
     delivered: int
     acked: int
     returned: int
+    dropped: int
+    """Messages given up: beyond the offline limit, expired, past what their topic may hold, or rejected where there are
+    no dead letters."""
     settings: SubscriptionSettings
 
 

@@ -244,6 +244,24 @@ class Engine(Protocol):
         """Retained messages of a topic in order of key, after ``after``."""
         ...
 
+    async def retained_range(
+        self,
+        topic_id: int,
+        first: bytes,
+        before: bytes | None,
+        *,
+        wanted: Callable[[bytes], object] | None,
+        limit: int,
+        size: int,
+    ) -> tuple[list[Retained], bytes | None]:
+        """Retained messages of a topic in order of key from ``first`` on, below ``before``.
+
+        Up to ``limit`` of those whose key is ``wanted`` (None: all), or about ``size`` bytes of them. A bounded number of
+        keys is looked at, and no payload of others is read; so there may be none. Also the key to go on behind: None at
+        the end. ``wanted`` is called in another thread.
+        """
+        ...
+
     async def next_due(self) -> int | None:
         """When the next delayed publish is due."""
         ...

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from polywire.core.message import Message, Record
+from polywire.core.sorted_keys import SortedKeys
 
 __all__ = ["Kept", "alive"]
 
 _OVERHEAD = 400  # bytes a message costs in memory beside its own, about
+_LOOK = 1_000  # keys that one page looks at: about a millisecond
 _PAUSE = 1_000  # ms between looks for what has expired
 
 
@@ -19,6 +20,7 @@ class Kept:
     def __init__(self) -> None:
         self.size = 0
         self._by_key: dict[bytes, Message] = {}
+        self._keys = SortedKeys()
         self._looked = 0
 
     def __len__(self) -> int:
@@ -28,13 +30,18 @@ class Kept:
         return self._by_key.get(key)
 
     def __setitem__(self, key: bytes, message: Message) -> None:
-        self.pop(key)
+        replaced = self._by_key.get(key)
+        if replaced is None:
+            self._keys.add(key)
+        else:
+            self.size -= _cost(replaced.record)
         self._by_key[key] = message
         self.size += _cost(message.record)
 
     def pop(self, key: bytes, default: None = None) -> Message | None:
         message = self._by_key.pop(key, default)
         if message is not None:
+            self._keys.discard(key)
             self.size -= _cost(message.record)
         return message
 
@@ -56,17 +63,31 @@ class Kept:
 
     def page(self, after: bytes | None, limit: int, size: int, now: int) -> tuple[list[Message], bytes | None]:
         """See `polywire.core.pages.retained_page`."""
-        behind = (key for key in self._by_key if after is None or key > after)
-        keys = heapq.nsmallest(limit + 1, (key for key in behind if alive(self._by_key[key].record, now)))
-        messages: list[Message] = []
-        for key in keys:
-            if len(messages) == limit or size <= 0:
-                return messages, after
+        return self.range(b"" if after is None else after + b"\0", None, None, limit, size, now)
+
+    def range(
+        self,
+        first: bytes,
+        before: bytes | None,
+        wanted: Callable[[bytes], object] | None,
+        limit: int,
+        size: int,
+        now: int,
+    ) -> tuple[list[Message], bytes | None]:
+        """See `polywire.core.engine.Engine.retained_range`. What has expired is left out."""
+        found: list[Message] = []
+        last = first
+        for looked, key in enumerate(self._keys.from_(first)):
+            if before is not None and key >= before:
+                break
+            if len(found) >= limit or size <= 0 or looked == _LOOK:
+                return found, last
+            last = key
             message = self._by_key[key]
-            messages.append(message)
-            size -= message.record.size()
-            after = key
-        return messages, None
+            if (wanted is None or wanted(key)) and alive(message.record, now):
+                found.append(message)
+                size -= message.record.size()
+        return found, None
 
 
 def alive(record: Record, now: int) -> bool:

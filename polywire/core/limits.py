@@ -25,6 +25,7 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     api_keys: Annotated[int, count("API keys")] = 10_000
     topics_on_use: Annotated[int, count("topics that nobody declared, made as clients name them")] = 1_000
     subscriptions: Annotated[int, count("subscriptions of the hub")] = 100_000
+    sources: Annotated[int, count("sources of a subscription")] = 10_000
     retained_keys: Annotated[int, count("keys whose last message a topic retains")] = 1_000_000
     retention: Annotated[
         int, milliseconds("how long a topic's messages can be replayed, unless it declares another time")
@@ -55,6 +56,9 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         int, milliseconds("a durable subscription nobody uses for this long is removed")
     ] = 30 * DAY
     dead_letter_retention: Annotated[int, milliseconds("how long dead letters are kept")] = 30 * DAY
+    dead_letter_rate: Annotated[
+        int, count("dead letters a second of what no topic took and no protocol could refuse; more is dropped")
+    ] = 1_000
     checkpoint_interval: Annotated[int, milliseconds("how often the state of subscriptions is stored")] = SECOND
     maintenance_interval: Annotated[int, milliseconds("how often retention, expiry and sizes are looked at")] = (
         5 * SECOND

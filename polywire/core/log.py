@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from polywire.core.subscription import Subscription
     from polywire.core.topics import Topic
 
-__all__ = ["Log", "Transaction"]
+__all__ = ["Log", "TiedChange", "Transaction"]
 
 Told = Callable[["PolywireError | None"], None]
 
@@ -39,21 +39,29 @@ _BATCH_SIZE = 256 << 10
 _RECORD_OVERHEAD = 400  # bytes a record costs in memory beside its own, about
 _TURN = 0.001  # seconds of publication per loop turn
 _FANOUT_SLICE = 64
-_TRUTHS = frozenset({"topic", "epoch", "subscription"})
+_TRUTHS = frozenset({"topic", "epoch", "subscription", "wire"})
+
+
+class TiedChange(StateChange):
+    """One that is true only together with what else is in its commit."""
+
+    __slots__ = ()
 
 
 class Transaction(Commit):
     """A commit and who waits for it."""
 
-    __slots__ = ("checkpoint", "new_keys", "routed", "snapshots", "told")
+    __slots__ = ("checkpoint", "late", "retained_before", "routed", "snapshots", "told")
 
     def __init__(self) -> None:
         super().__init__()
         self.told: list[Told] = []
+        self.late: dict[object, Callable[[], StateChange]] = {}
+        """What is written down when the transaction goes, as it stands then."""
         self.checkpoint = False
         self.routed = 0
-        self.new_keys: list[tuple[Topic, bytes]] = []
-        """Retained keys that are counted already."""
+        self.retained_before: dict[tuple[Topic, bytes], bool] = {}
+        """Of keys whose retained message changes: whether they had one before."""
         self.snapshots: list[tuple[Subscription, list[int]]] = []
 
 
@@ -76,12 +84,15 @@ class Log:
         self.commits = 0
         self.failures = 0
         self.on_overflow: Callable[[Topic], None] = lambda _topic: None
+        self.offer_live: Callable[[Topic, Batch], Iterator[None]] = lambda _topic, _batch: iter(())
+        self.tell_published: Callable[[Topic, Batch], None] | None = None  # before anybody gets it
         self._open = Transaction()
         self._writing: Transaction | None = None
         self._open_volatile: list[Batch] = []
         self._volatile_told: list[Told] = []
         self._flushing = False
         self.unsaved: dict[Subscription, None] = {}  # changed since the last checkpoint; no commit is under way with it
+        self.holding: dict[Subscription, None] = {}  # all that have something pending, and some that had
         self.kept = Commit()  # of commits that failed, what must be stored all the same
         self._settled: dict[Subscription, None] = {}
         self._published: deque[Batch] = deque()
@@ -180,11 +191,11 @@ class Log:
             if record.flags & Flag.RETAINED:
                 kept = record if record.payload else None
                 key = stored_key(record.key)
+                transaction.retained_before.setdefault((topic, key), key in topic.retained_keys)
                 if kept is None:
                     topic.retained_keys.discard(key)
-                elif key not in topic.retained_keys:
+                else:
                     topic.retained_keys.add(key)
-                    transaction.new_keys.append((topic, key))
                 transaction.retained[topic.id, key] = Retained(
                     topic.id, key, seq + index, offset + index, self.clock.now(), kept
                 )
@@ -195,9 +206,10 @@ class Log:
         for index, record in enumerate(records):
             if record.flags & Flag.RETAINED:
                 key = stored_key(record.key)
-                topic.kept.pop(key, None)
-                topic.retained_keys.discard(key)
-                if record.payload:
+                if not record.payload:
+                    topic.kept.pop(key, None)
+                    topic.retained_keys.discard(key)
+                else:
                     topic.retained_keys.add(key)
                     position = Position(topic.epoch, 0, offset + index)
                     topic.kept[key] = Message(topic.name, record, seq + index, position, self.clock.now())
@@ -211,6 +223,11 @@ class Log:
             self._open.told.append(told)
         self._schedule()
         return self._open
+
+    def change_once(self, whose: object, make: Callable[[], StateChange], told: Told | None = None) -> None:
+        """As `change`, for what may change many times in a transaction and is worth writing down once."""
+        self._open.late[whose] = make
+        self.change(told=told)
 
     def open_transaction(self) -> Transaction:
         """The transaction that goes next, to add to in this loop turn."""
@@ -265,6 +282,8 @@ class Log:
         if self._writing is not None:
             return
         transaction = self._open
+        if transaction.late:
+            transaction.state.extend(make() for make in transaction.late.values())
         if self._settled:
             self._snapshot(transaction, list(self._settled))
         if transaction.checkpoint:
@@ -350,8 +369,7 @@ class Log:
         for batch in transaction.appends:
             if (topic := self.by_id.get(batch.topic_id)) is not None:
                 topic.uncommitted -= batch.size
-        for topic, key in transaction.new_keys:
-            topic.retained_keys.discard(key)
+        self._undo_retained(transaction)
         for subscription, chunks in transaction.snapshots:
             # Not at once: the fault is likely to last, and each try costs the disk. The next checkpoint takes them
             # along.
@@ -359,9 +377,23 @@ class Log:
             self.unsaved[subscription] = None
         self._keep_truths(transaction)
 
+    def _undo_retained(self, failed: Transaction) -> None:
+        """The keys that topics retain are as before, or as the next transaction makes them."""
+        following = self._open.retained_before
+        for (topic, key), before in failed.retained_before.items():
+            if (topic, key) in following:
+                following[topic, key] = before
+            elif before:
+                topic.retained_keys.add(key)
+            else:
+                topic.retained_keys.discard(key)
+
     def _keep_truths(self, failed: Transaction) -> None:
-        """Topics, epochs and subscriptions, which memory goes on from, must be stored with the next commit."""
-        self.kept.state.extend(change for change in failed.state if change.kind in _TRUTHS)
+        """Topics, epochs, subscriptions and what wires keep, which memory goes on from, must be stored with the next
+        commit."""
+        truths = (c for c in failed.state if c.kind in _TRUTHS and not isinstance(c, TiedChange))
+        # A fault may last, and the same things change again and again: only the last change of each is kept.
+        self.kept.state[:] = {(c.kind, c.key): c for c in (*self.kept.state, *truths)}.values()
         self.kept.dropped_topics.extend(failed.dropped_topics)
         self.kept.dropped_subscriptions.extend(failed.dropped_subscriptions)
 
@@ -437,6 +469,8 @@ class Log:
             woken: dict[Subscription, None] = {}
             route(topic, batch, woken)
             self.unsaved.update(woken)
+            if self.tell_published is not None:
+                self.tell_published(topic, batch)
             if not topic.volatile:
                 self.routed = batch.seq + len(batch)
             yield
@@ -444,6 +478,7 @@ class Log:
                 subscription.pump()
                 yield
             yield from _fan_out(topic, batch)
+            yield from self.offer_live(topic, batch)
             waiting, topic.waiting = topic.waiting, []
             for wake in waiting:
                 wake()
@@ -457,6 +492,12 @@ class Log:
                     waiter.set_result(None)
 
     # Finding
+
+    @property
+    def uncommitted_from(self) -> int:
+        """Every message with a lower seq is committed, or never will be."""
+        waiting = [transaction.appends for transaction in (self._writing, self._open) if transaction is not None]
+        return min((batches[0].seq for batches in (*waiting, self._open_volatile) if batches), default=self.next_seq)
 
     def lookup(self, seqs: Sequence[int]) -> tuple[list[Message], list[int]]:
         """Messages in memory by ascending seq, and the seqs that are not there."""

@@ -42,14 +42,22 @@ class KeyIndex(Generic[T]):
 
     def __init__(self) -> None:
         self._root: _Node[T] = _Node()
-        self._none: dict[T, None] = {}  # keyless messages match "#" only, which adds them here
+        self._rest: dict[T, None] = {}  # those of "#", the one pattern that means messages without a key too
+        self._keyless: dict[T, None] = {}
+        self._without_key: tuple[T, ...] | None = ()
         self._cache: dict[bytes, tuple[T, ...]] = {}
         self._count = 0
 
     def __len__(self) -> int:
         return self._count
 
-    def add(self, pattern: str, value: T) -> None:
+    def add(self, pattern: str | None, value: T) -> None:
+        """``None`` in place of a pattern: for messages without a key, and no others."""
+        if pattern is None:
+            self._count += value not in self._keyless
+            self._keyless[value] = None
+            self._without_key = None
+            return
         node = self._root
         words = _words(pattern)
         for word in words:
@@ -58,11 +66,17 @@ class KeyIndex(Generic[T]):
             node.values[value] = None
             self._count += 1
         if words == ["#"]:
-            self._none[value] = None
+            self._rest[value] = None
+            self._without_key = None
         self._cache.clear()
 
-    def remove(self, pattern: str, value: T) -> None:
+    def remove(self, pattern: str | None, value: T) -> None:
         """Unknown pairs are ignored."""
+        if pattern is None:
+            self._count -= value in self._keyless
+            self._keyless.pop(value, None)
+            self._without_key = None
+            return
         path = [self._root]
         words = _words(pattern)
         for word in words:
@@ -74,7 +88,8 @@ class KeyIndex(Generic[T]):
             del path[-1].values[value]
             self._count -= 1
         if words == ["#"]:
-            self._none.pop(value, None)
+            self._rest.pop(value, None)
+            self._without_key = None
         for parent, word, child in zip(reversed(path[:-1]), reversed(words), reversed(path[1:]), strict=True):
             if child.empty():
                 del parent.words[word]
@@ -82,7 +97,7 @@ class KeyIndex(Generic[T]):
 
     def values(self) -> list[T]:
         """All values, a value once for each of its patterns."""
-        found: list[T] = []
+        found: list[T] = [*self._keyless]
         nodes = [self._root]
         while nodes:
             node = nodes.pop()
@@ -91,8 +106,11 @@ class KeyIndex(Generic[T]):
         return found
 
     def match(self, key: bytes | None) -> tuple[T, ...]:
+        """The same tuple for neighbours with the same key, so that who asks may treat them alike."""
         if key is None:
-            return tuple(self._none)
+            if self._without_key is None:
+                self._without_key = tuple(self._rest | self._keyless)
+            return self._without_key
         found = self._cache.get(key)
         if found is None:
             found = self._search(key_text(key).split("."))

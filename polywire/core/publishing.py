@@ -80,12 +80,18 @@ class Publishing:
             undo = told if durable == 1 and not topic.volatile else None
             self._log.append(topic, records, size, undo)
 
-    def internal(self, topic: str, records: Sequence[Record], told: Told | None) -> None:
-        """The hub's own messages: dead letters, events, redriven ones."""
+    def internal(self, topic: str, records: Sequence[Record], told: Told | None, *, refusable: bool = False) -> None:
+        """The hub's own messages: dead letters, events, redriven ones.
+
+        Raises `Unavailable`, `LimitExceeded` for ``refusable`` ones, where the log has no room.
+        """
         place = self._catalog.ensure(topic, internal=True)
+        size = sum(record.size() for record in records)
+        if refusable:
+            self._log.admit(place, size)
         for record in records:
             record.id = record.id or new_id()
-        self._log.append(place, records, sum(record.size() for record in records), told)
+        self._log.append(place, records, size, told)
 
     def _prepare(self, principal: Principal, name: str, records: list[Record]) -> tuple[Topic, int]:
         """Everything that can refuse a publish, before anything is done. Returns the topic and the records' size."""

@@ -20,9 +20,9 @@ from polywire.core.dedup import ORIGINAL_STATE, DedupWindow, StoredOriginal
 from polywire.core.engine import Engine, StateChange
 from polywire.core.message import Flag
 from polywire.core.position import Position
+from polywire.core.registry import SUBSCRIPTION_STATE
 from polywire.core.routing import FOREVER, route
 from polywire.core.subscription import StoredSubscription, Subscription
-from polywire.core.subscriptions import SUBSCRIPTION_STATE
 from polywire.core.topics import StoredTopic, Topic
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def _route_again(core: Core, engine: Engine, subscriptions: Sequence[Subscriptio
     for batch in engine.scan(routed):
         topic = core.log.by_id.get(batch.topic_id)
         if topic is not None:
-            route(topic, batch, woken, lambda subscription, seq: seq >= subscription.through)
+            route(topic, batch, woken, again=True)
             count += len(batch)
     core.log.routed = core.log.next_seq
     core.log.unsaved.update(woken)

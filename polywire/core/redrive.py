@@ -11,11 +11,12 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from polywire.core.dead_letters import DEAD, RETRY, dead_letter, unrefusable
+from polywire.core.dead_letters import DEAD, RETRY, dead_letter, dead_name, unrefusable
 from polywire.core.delivery import Consumer, Delivery
-from polywire.core.errors import PolywireError
+from polywire.core.errors import LimitExceeded, PolywireError
 from polywire.core.message import Record
 from polywire.core.pull import Pull
+from polywire.core.rate import Rate
 from polywire.core.subscription import Subscription
 
 if TYPE_CHECKING:
@@ -24,15 +25,22 @@ if TYPE_CHECKING:
 __all__ = ["DeadLetters", "undoing"]
 
 _AT_ONCE = 256
+_WARN_EVERY = 60_000  # ms
 _logger = logging.getLogger("polywire.subscriptions")
 
 
 class DeadLetters:
-    """``of(name)`` is the subscription of kind ``dead`` that holds the dead letters of a subscription."""
+    """``of(dead_name)`` is the subscription of kind ``dead`` that holds the dead letters of a subscription.
+
+    ``dropped``: what no wire could refuse, and was too much to be kept.
+    """
 
     def __init__(self, core: Core, of: Callable[[str], Subscription]) -> None:
         self._core = core
         self._of = of
+        self._rate = Rate(core.limits.dead_letter_rate)
+        self._warned = 0
+        self.dropped = 0
         self._burials: set[asyncio.Task[None]] = set()
 
     def write(self, delivery: Delivery, reason: str) -> None:
@@ -44,15 +52,24 @@ class DeadLetters:
             _logger.error("subscription %s cannot take dead letter %s: dropped", subscription.name, message.position)
             return
         record = dead_letter(delivery, reason, self._core.clock.now())
-        self._of(subscription.name)
+        self._of(dead_name(subscription.settings.kind, subscription.name))
         self._core.publishing.internal(
             DEAD, [record], lambda error: subscription.undo(delivery) if error is not None else None
         )
 
     def keep(self, topic: str, record: Record, reason: str) -> None:
         """What a wire could not refuse, with the reason, among the dead letters of its topic."""
-        copy = unrefusable(topic, record, reason, self._core.clock.now())
-        self._core.publishing.internal(DEAD, [copy], None)
+        now = self._core.clock.now()
+        copy = unrefusable(topic, record, reason, now)
+        try:
+            if not self._rate.allows(now):
+                raise LimitExceeded(f"the hub keeps its limit of {self._core.limits.dead_letter_rate} a second")
+            self._core.publishing.internal(DEAD, [copy], None, refusable=True)
+        except PolywireError as error:
+            self.dropped += 1
+            if now - self._warned >= _WARN_EVERY:
+                self._warned = now
+                _logger.warning("what topic %s could not take (%s) is dropped, not kept: %s", topic, reason, error)
 
     def overflowed(self, subscription: Subscription, seq: int, count: int) -> None:
         """The topic is at its hard limit: what this subscription holds of the run becomes dead letters."""

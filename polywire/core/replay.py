@@ -112,7 +112,7 @@ async def _offset(core: Core, topic: Topic, start: Start) -> int:
 
 async def _runs(core: Core, topic: Topic, binding: Binding, offset: int) -> AsyncIterator[tuple[int, int]]:
     """Runs of sequence numbers, ``(first, count)``, that the binding takes."""
-    if topic.volatile or binding.filters:
+    if topic.volatile or binding.picks or binding.source.by_key:
         async for batch in _batches(core, topic, offset):
             for index in _chosen(binding, batch, offset, core.clock.now()):
                 yield batch.seq + index, 1
@@ -140,9 +140,10 @@ async def _batches(core: Core, topic: Topic, offset: int) -> AsyncIterator[Batch
 
 
 def _chosen(binding: Binding, batch: Batch, offset: int, now: int) -> list[int]:
-    chosen = select(batch, offset, binding.source.key, now)
+    source, records = binding.source, batch.records
+    chosen = select(batch, offset, source.key, now)
     return [
         i
         for i in (chosen if chosen is not None else range(len(batch)))
-        if binding.source.takes_headers(batch.records[i])
+        if source.takes(records[i]) and not (source.keyless and records[i].key is not None)
     ]

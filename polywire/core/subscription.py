@@ -124,6 +124,21 @@ class Subscription:
                 if number not in self.pending:
                     self._return(number)
         self.pending.add_range(seq, count, volatile=volatile)
+        self._log.holding[self] = None
+
+    @property
+    def away(self) -> bool:
+        """Whether no consumer is there, and there is a limit for that time."""
+        return self.settings.offline_limit is not None and not self.consumers
+
+    def hold_while_away(self, seqs: Sequence[int], *, volatile: bool = False) -> bool:
+        """As `hold`, up to the limit; the newest are dropped. Whether any was held."""
+        room = max(0, (self.settings.offline_limit or 0) - self.pending.count)
+        fresh = [seq for seq in seqs if seq not in self.pending]
+        for seq in fresh[:room]:
+            self.hold(seq, 1, volatile=volatile)
+        self.dropped += len(fresh[room:])
+        return bool(fresh[:room])
 
     def forget(self, seq: int, count: int) -> int:
         """These are gone from the log or expired: no longer pending, nor delivered again. Returns how many were."""
@@ -146,6 +161,7 @@ class Subscription:
 
     def load(self, chunk: int, through: int, bits: bytes, extras: bytes) -> None:
         self.pending.load(chunk, bits, extras)
+        self._log.holding[self] = None
         self.through = max(self.through, through)
 
     def _return(self, seq: int) -> None:
@@ -396,6 +412,7 @@ class Subscription:
         """The commit that took it off the list failed: it is pending again, and delivered again in a while."""
         batch = self._log.volatile.find(seq)
         self.pending.add(seq, volatile=batch is not None and seq < batch.seq + len(batch))
+        self._log.holding[self] = None
         if attempts:
             self.pending.extras[seq] = Extra(attempts)
         self.redelivered.add(seq)
@@ -585,5 +602,6 @@ class Subscription:
             delivered=self.delivered,
             acked=self.acked,
             returned=self.returns,
+            dropped=self.dropped,
             settings=self.settings,
         )

@@ -99,6 +99,7 @@ class Topic:
         self.filtered: KeyIndex[Binding] = KeyIndex()
         self.followers: dict[Follower, None] = {}  # live, without a filter
         self.filtering: KeyIndex[Follower] = KeyIndex()
+        self.offered = 0  # live readers had their chance at everything below, since the hub started
         self.waiting: list[Callable[[], None]] = []  # long polls, told once
         self.kept = Kept()  # retained messages of a memory topic
         self.retained_keys: set[bytes] = set()

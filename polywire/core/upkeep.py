@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ from polywire.core.dead_letters import DEAD
 from polywire.core.engine import RowSpan
 from polywire.core.errors import PolywireError
 from polywire.core.message import Batch
+from polywire.core.slices import Turn
 
 if TYPE_CHECKING:
     from polywire.core.clock import Timer
@@ -23,7 +23,6 @@ __all__ = ["Upkeep"]
 _logger = logging.getLogger("polywire.upkeep")
 _ROWS = 1_000  # rows of a topic looked at at a time
 _ROUND_SIZE = 16 << 20  # bytes removed in one commit, about: it holds up the publishers
-_TURN = 0.001  # seconds of upkeep per loop turn
 _EXPIRED = 1_000
 _EXPIRY_INTERVAL = 1_000  # ms
 
@@ -103,7 +102,7 @@ class Upkeep:
             else:
                 await self._trim(topic)
             await asyncio.sleep(0)
-        self._core.subscriptions.expire(self._core.clock.now())
+        await self._core.subscriptions.expire(self._core.clock.now())
         await self._check_space()
         for table in self._core.tables:
             await table.sweep()
@@ -151,17 +150,19 @@ class Upkeep:
 
     async def _remove(self, topic: Topic, past: list[RowSpan]) -> bool:
         """Remove those of the runs that nobody holds; whether there were any."""
-        holders = [s for s in self._core.subscriptions if s.pending.count]
+        if not past:
+            return False
+        holders = self._core.subscriptions.holders()
         # Most often all queues have moved on: one comparison then, instead of asking each about each row.
         floor = min((s.pending.next_from(0) or 0 for s in holders), default=None)
         free: list[RowSpan] = []
-        turn = _Turn()
+        turn = Turn()
         for row in past:
             held = floor is not None and row.seq + row.messages > floor
             if not held or not any(s.pending.holds(row.seq, row.messages) for s in holders):
                 free.append(row)
             await turn.breathe()
-        oldest = max(topic.oldest, past[-1].offset + past[-1].messages) if past else topic.oldest
+        oldest = max(topic.oldest, past[-1].offset + past[-1].messages)
         if not free and oldest == topic.oldest:
             return False
         topic.oldest = oldest
@@ -185,13 +186,13 @@ class Upkeep:
 
     def _bury(self, past: Sequence[RowSpan]) -> None:
         """Dead letters wait for somebody as long as they can be replayed, not for ever."""
-        for subscription in self._core.subscriptions:
-            if subscription.settings.kind == "dead" and subscription.pending.count:
+        for subscription in self._core.subscriptions.holders():
+            if subscription.settings.kind == "dead":
                 for row in past:
                     subscription.forget(row.seq, row.messages)
 
     def _let_go_run(self, topic: Topic, seq: int, count: int) -> None:
-        for subscription in self._core.subscriptions:
+        for subscription in self._core.subscriptions.holders():
             if topic.settings.overflow == "dead-letter" and not topic.volatile:
                 self._core.subscriptions.overflowed(subscription, seq, count)
             else:
@@ -205,12 +206,11 @@ class Upkeep:
             or topic.tail.front().appended < horizon
         ):
             front = topic.tail.front()
-            if topic.size <= topic.hard_limit and any(
-                s.pending.holds(front.seq, len(front)) for s in self._core.subscriptions
-            ):
+            holders = [s for s in self._core.subscriptions.holders() if s.pending.holds(front.seq, len(front))]
+            if holders and topic.size <= topic.hard_limit:
                 break
             batch = self._log.forget_volatile(topic)
-            for subscription in self._core.subscriptions:
+            for subscription in holders:
                 topic.dropped += subscription.forget(batch.seq, len(batch))
         if topic.deleted and not topic.tail:
             self._drop(topic)
@@ -228,7 +228,7 @@ class Upkeep:
         if not self._log.expiring:
             return
         now = self._core.clock.now()
-        turn = _Turn()
+        turn = Turn()
         while seqs := await self._log.engine.expired(now, limit=_EXPIRED):
             await self._forget(seqs, turn)
         for topic in [topic for topic in self._log.by_id.values() if topic.volatile]:
@@ -236,11 +236,11 @@ class Upkeep:
                 await self._forget([batch.seq + index for index in _expired(batch, now)], turn)
                 await turn.breathe()
 
-    async def _forget(self, seqs: list[int], turn: _Turn) -> None:
+    async def _forget(self, seqs: list[int], turn: Turn) -> None:
         if not seqs:
             return
         first, count = seqs[0], seqs[-1] - seqs[0] + 1
-        for subscription in list(self._core.subscriptions):
+        for subscription in self._core.subscriptions.holders():
             if subscription.pending.holds(first, count):
                 for seq in seqs:
                     if seq in subscription.pending:
@@ -259,18 +259,6 @@ class Upkeep:
             self._log.full = f"the log takes {space.used} bytes, {limits.disk_fraction:.0%} of the disk's room"
         else:
             self._log.full = None
-
-
-class _Turn:
-    """Long work of the loop's, in pieces of about a millisecond."""
-
-    def __init__(self) -> None:
-        self._begun = time.perf_counter()
-
-    async def breathe(self) -> None:
-        if time.perf_counter() - self._begun > _TURN:
-            await asyncio.sleep(0)
-            self._begun = time.perf_counter()
 
 
 def _expired(batch: Batch, now: int) -> list[int]:

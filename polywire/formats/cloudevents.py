@@ -5,12 +5,12 @@
 | ``id`` | id |
 | ``time`` | producer time, in milliseconds; header ``ce-time``, if there is more to it: an offset, a finer fraction |
 | ``datacontenttype`` | content type |
-| ``partitionkey`` (the partitioning extension) | key |
+| ``partitionkey`` (the partitioning extension) | key; header ``ce-partitionkey`` where the address has another key |
 | ``source``, ``type``, ``subject``, ``dataschema``, extensions | headers ``ce-source``, ``ce-type`` ... |
 | data | payload |
 
 A message that was not published as an event is one of source ``/topics/NAME`` and a type that is given; its ``subject``
-is its key, and its time the producer's or else the log's.
+is its key, its time the producer's or else the log's, its ``datacontenttype`` at least what it looks like.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from polywire.contract.duplicates import duplicates
 from polywire.contract.paths import ROOT, member
 from polywire.core.errors import Invalid, TooLarge, Unsupported
 from polywire.core.message import Flag, Header, Message, Record
+from polywire.formats.payloads import type_of
 from polywire.formats.reading import Complaints, Path, refused
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "deduplicate",
     "is_binary",
     "mode_of",
+    "read_attributes",
     "read_batch",
     "read_binary",
     "read_structured",
@@ -101,6 +103,16 @@ def read_binary(headers: Iterable[tuple[bytes, bytes]], body: bytes) -> Record:
     if complaints.fields:
         raise refused(complaints.fields)
     record.payload = body
+    return record
+
+
+def read_attributes(given: dict[str, Any], at: str) -> Record:
+    """Of a binding that has them under their own names and unescaped; data is not among them. Raises `Invalid` naming
+    all wrong attributes, as ``{at}.source``."""
+    complaints = Complaints(at)
+    record = _Reader(complaints, lambda name: (None, name)).record(given)
+    if complaints.fields:
+        raise refused(complaints.fields)
     return record
 
 
@@ -432,14 +444,15 @@ def attributes_of(message: Message, *, default_type: str = DEFAULT_TYPE) -> dict
         "source": f"/topics/{quote(message.topic, safe='')}",
         "type": default_type,
     }
-    if record.content_type is not None and _is_media_type(record.content_type):
-        found["datacontenttype"] = record.content_type
-    time = record.time
+    content_type, time = record.content_type, record.time
     key = _key_text(record.key)
     if not ("source" in said and "type" in said):  # it was not published as an event
+        content_type = type_of(record)
         time = message.appended if time is None else time
         if key is not None:
             found["subject"] = key
+    if content_type is not None and _is_media_type(content_type):
+        found["datacontenttype"] = content_type
     if time is not None:
         found["time"] = _written(time)
     if key is not None:
@@ -459,7 +472,7 @@ def _said(headers: Sequence[Header]) -> dict[str, Value]:
     return found
 
 
-_NEVER: Final = ("data", "specversion", "datacontenttype", "partitionkey")
+_NEVER: Final = ("data", "specversion", "datacontenttype")
 
 
 def _shown(value: Any) -> Value | None:
@@ -473,8 +486,8 @@ def _shown(value: Any) -> Value | None:
 
 def _can_be(attribute: str, value: Value) -> bool:
     if not isinstance(value, str):
-        return attribute not in _CHECKS and attribute not in ("id", "time")
-    if _ILLEGAL.search(value) or (attribute == "id" and not value):
+        return attribute not in _CHECKS and attribute not in ("id", "time", "partitionkey")
+    if _ILLEGAL.search(value) or (attribute in ("id", "partitionkey") and not value):
         return False
     if attribute == "time":
         return _milliseconds(value) is not None
@@ -521,6 +534,8 @@ def _event(message: Message, default_type: str) -> dict[str, Any]:
     payload, content_type = message.record.payload, message.record.content_type
     if not payload:
         return event
+    if content_type is None:
+        content_type = event.get("datacontenttype")
     if content_type is not None:
         if _is_json_type(content_type):
             if _is_json(payload):

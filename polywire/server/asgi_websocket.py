@@ -181,6 +181,10 @@ class AsgiWebSocket:
             self._full = True  # so that it is told when it may go on
         return not self._full
 
+    @property
+    def unsent(self) -> int:
+        return self._size
+
     async def _write(self) -> None:
         while True:
             while self._waiting:

@@ -3,9 +3,10 @@
     {"id", "position", "key", "time", "content_type", "headers", "data" | "data_base64"}
 
 ``data`` is the payload itself where it is JSON (its bytes are put in as they are: large integers and the spelling of
-numbers stay), or a string where it is text in UTF-8. Anything else is ``data_base64``. Shown only where they say
-something: ``topic`` (when messages of several topics are mixed), ``key_base64`` (a key that is not UTF-8; ``key`` is
-then null), ``producer_time``, ``expires``, ``priority``, ``reply_to``, ``correlation_id`` or
+numbers stay), or a string where it is text in UTF-8. Anything else is ``data_base64``. Where its publisher gave no
+content type (MQTT 3.1.1 has none) it is shown as what it looks like (`polywire.formats.payloads`). Shown only where
+they say something: ``topic`` (when messages of several topics are mixed), ``key_base64`` (a key that is not UTF-8;
+``key`` is then null), ``producer_time``, ``expires``, ``priority``, ``reply_to``, ``correlation_id`` or
 ``correlation_id_base64``, ``retained``.
 """
 
@@ -20,6 +21,7 @@ from msgspec import UNSET, Raw, UnsetType
 
 from polywire.core.errors import Invalid
 from polywire.core.message import Flag, Header, Message, Record
+from polywire.formats.payloads import type_of
 
 __all__ = [
     "MessageView",
@@ -86,7 +88,7 @@ def _show_key(view: MessageView, key: bytes) -> None:
 
 
 def _show_payload(view: MessageView, record: Record) -> None:
-    payload, content_type = record.payload, record.content_type
+    payload, content_type = record.payload, type_of(record)
     if content_type is not None:
         if is_json_type(content_type) and check_json(payload) is None:
             view.data = Raw(payload)

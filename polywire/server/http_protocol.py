@@ -21,12 +21,12 @@ from polywire.server.whole_response import offer_whole_response
 if TYPE_CHECKING:
     from polywire.server.listener import HttpState
 
-__all__ = ["HttpProtocol"]
+__all__ = ["REFUSED_AT_ONCE", "HttpProtocol"]
 
 _IDLE: Final = 0
 _HEAD: Final = 1
 _BODY: Final = 2
-_REFUSED_AT_ONCE: Final = 256
+REFUSED_AT_ONCE: Final = 256
 """So many connections over the limit are told why; more are cut."""
 _WITHOUT_BODY: Final = (b"GET", b"DELETE")
 """Methods whose requests need not have a body to be plain."""
@@ -73,7 +73,7 @@ class HttpProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         if len(self.connections) > self.settings.max_connections:
             self.state.connections_refused += 1
-            if len(self.connections) > self.settings.max_connections + _REFUSED_AT_ONCE:
+            if len(self.connections) > self.settings.max_connections + REFUSED_AT_ONCE:
                 transport.abort()
                 return
             self.refuse(Unavailable(f"the hub has {self.settings.max_connections} connections, which is the limit"))

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import logging
 import socket
 import ssl
+from collections.abc import Callable
 from email.utils import formatdate
 from typing import Any
 
@@ -19,36 +19,20 @@ from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from polywire.core.access import Access
-from polywire.core.errors import Unavailable
 from polywire.server.asgi import AsgiApp
 from polywire.server.connections import Connections
 from polywire.server.guard import Guard
-from polywire.server.http_protocol import HttpProtocol
+from polywire.server.http_protocol import REFUSED_AT_ONCE, HttpProtocol
 from polywire.server.mounted_websocket import MountedWebSocketProtocol, websocket_config
 from polywire.server.router import Router
-from polywire.server.settings import HttpSettings, TlsSettings
+from polywire.server.settings import HttpSettings
+from polywire.server.sockets import allow_descriptors, bind, dialable_url
+from polywire.server.tls import TlsServer, server_context
 from polywire.server.websocket_protocol import WebSocketProtocol
 
-__all__ = ["HttpListener", "HttpState", "PortTaken"]
+__all__ = ["HttpListener", "HttpState"]
 
 log = logging.getLogger("polywire.http")
-
-
-_OTHER_FILES = 1_024
-"""Open files of the process besides connections: log, outgoing connections, the libraries' own."""
-
-
-class PortTaken(Unavailable):
-    """The address cannot be listened on; ``wire``, ``host`` and ``port`` say which."""
-
-    def __init__(self, wire: str, host: str, port: int, reason: str) -> None:
-        super().__init__(
-            f"{wire} cannot listen on {host}:{port}: {reason}",
-            hint=f"choose another with --{wire} PORT, or a free one with --free-ports, "
-            f"or none with --no-{wire} or --only",
-            extra={"wire": wire, "host": host, "port": port},
-        )
-        self.wire, self.host, self.port = wire, host, port
 
 
 class HttpState(ServerState):
@@ -73,7 +57,7 @@ class HttpState(ServerState):
 
 
 class HttpListener:
-    """Life: construct → mount on ``router`` → `start` → serve → `drain` → `close`."""
+    """Life: construct → mount on ``router`` → `bind` → `start` → serve → `drain` → `close`."""
 
     def __init__(self, settings: HttpSettings, access: Access, router: Router | None = None) -> None:
         self.settings = settings
@@ -83,6 +67,9 @@ class HttpListener:
         self._access = access
         self.port = settings.port
         self.state = HttpState(settings, self.router, self.guard)
+        self._tls: TlsServer | None = None
+        self._context: ssl.SSLContext | None = None
+        self._sockets: list[socket.socket] = []
         self._servers: list[asyncio.Server] = []
         self._date_timer: asyncio.TimerHandle | None = None
 
@@ -93,31 +80,51 @@ class HttpListener:
 
     @property
     def url(self) -> str:
-        """A dialable URL without a path: an unspecified address is shown as loopback."""
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(self.settings.host, self.settings.host)  # noqa: S104
-        scheme = "https" if self.settings.tls else "http"
-        return f"{scheme}://[{host}]:{self.port}" if ":" in host else f"{scheme}://{host}:{self.port}"
+        return dialable_url("https" if self.settings.tls else "http", self.settings.host, self.port)
+
+    def bind(self) -> None:
+        """Take the address and read the certificate; nothing is accepted yet. Sets ``port``.
+
+        Raises `PortTaken` where the address is taken, unknown or not allowed, `Invalid` for a certificate.
+        """
+        if self.settings.tls is not None:
+            self._context = server_context(self.settings.tls)
+        self._sockets = bind("http", self.settings.host, self.settings.port)
+        self.port = self._sockets[0].getsockname()[1]
 
     async def start(self) -> None:
-        """Listen. Sets ``port``. Raises `PortTaken` where the address is taken, unknown or not allowed."""
+        """Listen. Raises what `bind` raises, unless that was done."""
+        if not self._sockets:
+            self.bind()
         loop = asyncio.get_running_loop()
-        config = self._config()
-        state = self.state
         if self.router.has_websocket_applications:
             app = AsgiApp(self.settings, self._access, self.router, self.connections, only_local=False)
-            state.mounted = websocket_config(app, self.settings.websocket)
+            self.state.mounted = websocket_config(app, self.settings.websocket)
+        allow_descriptors(self.settings.max_connections)
+        connection = self._connection(loop)
+        self._tls = self._tls_server(connection)
+        while self._sockets:
+            bound = self._sockets.pop()
+            if self._tls is not None:
+                self._tls.listen(bound, self.settings.backlog)
+            else:
+                self._servers.append(await loop.create_server(connection, sock=bound, backlog=self.settings.backlog))
+        self._show_date(loop)
+
+    def _connection(self, loop: asyncio.AbstractEventLoop) -> Callable[[], HttpProtocol]:
+        config, state = self._config(), self.state
 
         def connection() -> HttpProtocol:
             return HttpProtocol(config, state, {}, loop)
 
-        allow_descriptors(self.settings.max_connections)
-        sockets = self._bind()
-        context = _tls(self.settings.tls)
-        for bound in sockets:
-            self._servers.append(
-                await loop.create_server(connection, sock=bound, ssl=context, backlog=self.settings.backlog)
-            )
-        self._show_date(loop)
+        return connection
+
+    def _tls_server(self, connection: Callable[[], HttpProtocol]) -> TlsServer | None:
+        if self._context is None:
+            return None
+        most, connections = self.settings.max_connections + REFUSED_AT_ONCE, self.state.connections
+        seconds = self.settings.head_timeout / 1000
+        return TlsServer(self._context, connection, room=lambda: most - len(connections), seconds=seconds)
 
     def end_mounted(self) -> None:
         """Tell WebSockets of mounted applications to go (1012): their applications are about to end."""
@@ -127,16 +134,14 @@ class HttpListener:
 
     async def drain(self, seconds: float) -> None:
         """Accept no more, close idle connections, tell WebSockets to go (1001), let requests finish."""
-        for server in self._servers:
-            server.close()
+        await self._accept_no_more()
         for connection in list(self.state.connections):
             connection.shutdown()
         await self._emptied(seconds)
 
     async def close(self) -> None:
         """Cut what is left."""
-        for server in self._servers:
-            server.close()
+        await self._accept_no_more()
         for task in list(self.state.tasks):
             task.cancel()
         for connection in list(self.state.connections):
@@ -146,7 +151,15 @@ class HttpListener:
             await asyncio.wait(self.state.tasks, timeout=1.0)
         if self._date_timer is not None:
             self._date_timer.cancel()
+
+    async def _accept_no_more(self) -> None:
+        for server in self._servers:
+            server.close()
         self._servers.clear()
+        while self._sockets:  # bound and no more
+            self._sockets.pop().close()
+        if self._tls is not None:
+            await self._tls.close()
 
     async def _emptied(self, seconds: float) -> None:
         if self.state.connections:
@@ -171,58 +184,6 @@ class HttpListener:
         config.load()
         return config
 
-    def _bind(self) -> list[socket.socket]:
-        """Every address the host name stands for, all on one port."""
-        host, port = self.settings.host, self.settings.port
-        sockets: list[socket.socket] = []
-        try:
-            for family, kind, proto, _, address in socket.getaddrinfo(
-                host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-            ):
-                bound = socket.socket(family, kind, proto)
-                sockets.append(bound)
-                _share_address(bound, family)
-                bound.bind((address[0], sockets[0].getsockname()[1] if len(sockets) > 1 else port, *address[2:]))
-        except OSError as error:
-            for bound in sockets:
-                bound.close()
-            reason = "the port is taken" if error.errno == errno.EADDRINUSE else (error.strerror or str(error))
-            raise PortTaken("http", host, port, reason) from error
-        self.port = sockets[0].getsockname()[1]
-        return sockets
-
     def _show_date(self, loop: asyncio.AbstractEventLoop) -> None:
         self.state.default_headers = [(b"date", formatdate(usegmt=True).encode())]
         self._date_timer = loop.call_later(1.0, self._show_date, loop)
-
-
-def allow_descriptors(connections: int) -> None:
-    """Raise the process's soft limit on open files, as far as the hard one, so that the connections fit."""
-    try:
-        import resource
-    except ImportError:  # Windows has no such limit
-        return
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = connections + _OTHER_FILES
-    if hard != resource.RLIM_INFINITY:
-        wanted = min(wanted, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-def _share_address(bound: socket.socket, family: int) -> None:
-    # A port in TIME_WAIT may be taken again at once. On Windows the option means something else: stealing it.
-    if hasattr(socket, "SO_EXCLUSIVEADDRUSE"):
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
-    else:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if family == socket.AF_INET6:
-        bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-
-
-def _tls(settings: TlsSettings | None) -> ssl.SSLContext | None:
-    if settings is None:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(settings.certificate, settings.key, settings.password)
-    return context

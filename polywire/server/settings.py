@@ -33,11 +33,14 @@ def _list(description: str) -> Meta:
 
 
 class TlsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """With these a listener speaks TLS: https and wss on the same port."""
+    """With these listeners speak TLS: https and wss on the port of HTTP, and stream protocols on a second port."""
 
     certificate: Annotated[str, _text("path of the certificate chain, PEM")]
     key: Annotated[str, _text("path of the private key, PEM")]
-    password: Annotated[str | None, _text("of the private key")] = None
+    password: Annotated[str | None, _text("of the private key, if it is encrypted")] = None
+    client_ca: Annotated[
+        str | None, _text("path of certificates, PEM; a client must have a certificate of one of these authorities")
+    ] = None
 
 
 class WebSocketSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -77,7 +80,7 @@ class HttpSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     allowed_hosts: Annotated[
         tuple[str, ...], _list("names in the Host header that are the hub's, besides loopback; * for all")
     ] = ()
-    tls: Annotated[TlsSettings | None, _text("certificate and key; none: plain HTTP")] = None
+    tls: Annotated[TlsSettings | None, _text("certificate and key of this listener; not given: those of [tls]")] = None
     websocket: WebSocketSettings = WebSocketSettings()
 
     def replace(self, **changes: Any) -> HttpSettings:

@@ -50,6 +50,11 @@ class WebSocket(Protocol):
         """Write encoded frames; taken in any case. False: wait for `WebSocketHandler.writable` before more."""
         ...
 
+    @property
+    def unsent(self) -> int:
+        """Bytes that were written and wait for the peer."""
+        ...
+
     def hold(self) -> None:
         """Hand over no more messages until `release`. Pings are answered as long as little is held back."""
         ...

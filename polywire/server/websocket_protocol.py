@@ -365,6 +365,10 @@ class WebSocketProtocol(asyncio.Protocol):
             self.transport.write(frames)
         return not self._waits
 
+    @property
+    def unsent(self) -> int:
+        return self.transport.get_write_buffer_size()
+
     def pause_writing(self) -> None:
         self._waits = True
         self._stuck_at = self.transport.get_write_buffer_size()
@@ -455,6 +459,7 @@ class WebSocketProtocol(asyncio.Protocol):
             self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  asyncio's signature
+        self._read_rest()
         self._ended = True
         if not self._closing:
             self._begin_closing()
@@ -462,6 +467,16 @@ class WebSocketProtocol(asyncio.Protocol):
         if self._turn is not None:
             self._turn.cancel()
         self._state.gone(self)
+
+    def _read_rest(self) -> None:
+        """What came before the connection ended counts, though it was not its turn yet: many send, and go."""
+        self._held = False
+        while self._unread and not self._ended and not self._closing:
+            data = bytes(self._unread)
+            self._unread.clear()
+            self._read(data)
+            if len(self._unread) == len(data):
+                break  # a frame that will not be complete any more
 
     def _cancel_timers(self) -> None:
         for timer in (self._alive_timer, self._slow_timer, self._close_timer):

@@ -136,16 +136,14 @@ class Hub(Process):
     def __init__(
         self, *arguments: str, data: Path, cwd: Path | None = None, env: Mapping[str, str] | None = None
     ) -> None:
-        ports = () if "--http" in arguments else ("--free-ports",)
-        super().__init__(
-            POLYWIRE, "run", *arguments, "--ready-json", *ports, "--data", str(data), cwd=cwd or data.parent, env=env
-        )
+        command = (POLYWIRE, "run", *arguments, "--ready-json", "--free-ports", "--data", str(data))
+        super().__init__(*command, cwd=cwd or data.parent, env=env)
         try:
             self.ready: dict[str, Any] = json.loads(self.line())
         except BaseException:
             self.end()
             raise
-        self.url: str = self.ready["wires"]["http"]
+        self.url: str = self.ready["wires"].get("http", "")
         self.key: str | None = None
 
     def polywire(

@@ -77,6 +77,7 @@ def check_all(tries: list[Try], cwd: Path, answer: str, *, result: str | None = 
         chat.process.stdin.write(b"what I typed\n")
         chat.process.stdin.flush()
         assert "< what I typed" in chat.line_with("< what I typed")
+    check_mqtt(take("MQTT", "publish"), take("MQTT", "follow"), cwd, answer, **env)
     run_once(take("polywire", "publish"), cwd, **env)
     with pasted(take("polywire", "follow"), cwd, **env) as following:
         assert answer in following.line()
@@ -88,22 +89,54 @@ def check_all(tries: list[Try], cwd: Path, answer: str, *, result: str | None = 
     assert left == []
 
 
-def test_the_example(require, tmp_path):
-    require("curl")
+def check_mqtt(publish: str, follow: str, cwd: Path, answer: str, **env: str) -> None:
+    """The follower does not say when it has subscribed; what is published after that it shows."""
+    with pasted(follow, cwd, **env) as following:
+
+        def shown() -> bool:
+            run_once(publish, cwd, **env)
+            return not following.out.empty()
+
+        until(shown, "a message over MQTT")
+        assert answer in following.line()
+
+
+@pytest.fixture(autouse=True)
+def tools(require):
+    for tool in ("curl", "mosquitto_pub", "mosquitto_sub"):
+        require(tool)
+
+
+def test_the_example(tmp_path):
     with greeted(str(GREENHOUSE), cwd=tmp_path) as (running, tries):
         check_all(tries, tmp_path, ANSWER, result=FAHRENHEIT)
         where = [line.split() for line in running.err if line.startswith("  ") and "://" in line and ": " not in line]
-        assert [words[0] for words in where] == ["REST", "Server-sent", "WebSocket", "documentation"]
+        assert [words[0] for words in where] == ["REST", "Server-sent", "WebSocket", "MQTT", "MQTT", "documentation"]
 
 
-def test_a_hub_without_an_application(require, tmp_path):
-    require("curl")
+def test_a_hub_without_an_application(tmp_path):
     with greeted(cwd=tmp_path) as (_, tries):
         check_all(tries, tmp_path, "hello")
 
 
-def test_a_hub_with_keys(require, tmp_path):
-    require("curl")
+def test_with_tls(tmp_path):
+    """And without MQTT in the clear. The files are where ``polywire dev-certs`` puts them."""
+    made = polywire("dev-certs", cwd=tmp_path)
+    with greeted(*made.stdout.split()[2:], "--no-mqtt", cwd=tmp_path) as (running, tries):
+        assert any(line.split()[:1] == ["MQTT"] and "mqtts://" in line for line in running.err)
+        check_all(tries, tmp_path, "hello")
+
+
+def test_only_mqtt(tmp_path):
+    command = [POLYWIRE, "run", "--only", "mqtt", "--free-ports", "--data", "data"]
+    with Process(*command, cwd=tmp_path) as running:
+        running.says("MQTT: follow")
+        tries = [parsed(line) for line in running.err[running.err.index("") + 1 :]]
+        assert {each.protocol for each in tries} == {"MQTT"}
+        check_mqtt(one(tries, "MQTT", "publish"), one(tries, "MQTT", "follow"), tmp_path, "hello")
+
+
+def test_a_hub_with_keys(tmp_path):
     made = polywire("api-keys", "create", "root", "--allow", "*:#", "--data", str(tmp_path / "data"), "--json")
     key = json.loads(made.stdout)["key"]
     with greeted(cwd=tmp_path) as (running, tries):
@@ -186,8 +219,7 @@ def other() -> None:
 """
 
 
-def test_an_operation_is_called(require, tmp_path):
-    require("curl")
+def test_an_operation_is_called(tmp_path):
     (tmp_path / "app.py").write_text(OPERATIONS)
     with greeted("app.py", cwd=tmp_path) as (_, tries):
         assert run_once(one(tries, "REST", "call"), tmp_path).startswith('"text text')

@@ -44,9 +44,10 @@ def test_the_ready_line(start, tmp_path):
         "pid": hub.process.pid,
         "data": str(tmp_path / "data"),
         "access": "open",
-        "wires": {"http": hub.url},
+        "wires": {"http": hub.url, "mqtt": hub.ready["wires"]["mqtt"]},
     }
     assert hub.url.startswith("http://127.0.0.1:")
+    assert hub.ready["wires"]["mqtt"].startswith("mqtt://127.0.0.1:")
     assert get(f"{hub.url}/ready") == (200, {"status": "ready"})
     assert hub.stop() == 0
     assert hub.out.get(timeout=1) is None, "stdout has exactly one line"
@@ -234,7 +235,7 @@ def test_a_damaged_log(tmp_path, start):
     [
         (["--htpp", "1"], "--htpp"),
         (["--http", "70000"], "70000"),
-        (["--only", "mqtt"], "no protocol listens under the name 'mqtt' (there are: http)"),
+        (["--only", "amqp"], "no protocol listens under the name 'amqp' (there are: http, mqtt, mqtts)"),
         (["--config", "no.toml"], "no.toml: there is no such file"),
         (["a.py", "b.py"], "b.py"),
     ],
@@ -297,7 +298,7 @@ def test_origins(tmp_path, start):
 
 
 def test_nothing_may_listen(tmp_path):
-    with Process(POLYWIRE, "run", "--no-http", "--ready-json", "--data", str(tmp_path / "data")) as hub:
+    with Process(POLYWIRE, "run", "--no-http", "--no-mqtt", "--ready-json", "--data", str(tmp_path / "data")) as hub:
         assert json.loads(hub.line())["wires"] == {}
         hub.signal(signal.SIGTERM)
         assert hub.wait() == 0

@@ -395,6 +395,24 @@ async def test_who_may_publish_nothing_to_a_topic_is_told_before_a_body_is_read(
         require(some, "t")
 
 
+async def test_whether_one_may_subscribe_can_be_asked(rig: Rig) -> None:
+    reader = await key(rig, "reader", "subscribe:t", "subscribe:t.a.#")
+    require = rig.core.require_subscriber
+    require(reader, "t", "a.*")
+    require(reader, "t", keyless=True)
+    for topic, pattern in (("t", None), ("t", "b"), ("t", "#"), ("t", ""), ("u", "a")):
+        with pytest.raises(Denied):
+            require(reader, topic, pattern)
+    with pytest.raises(Unauthenticated):
+        require(rig.core.access.anonymous, "t")
+    with pytest.raises(TooLarge):
+        require(rig.system, "t", "x" * 2_000)
+    assert rig.core.topics(rig.system) == []
+    await rig.core.drain()
+    with pytest.raises(Unavailable):
+        require(reader, "t", "a.b")
+
+
 async def test_so_many_keys_there_are(make: Make) -> None:
     rig = await make(Limits(api_keys=3))
     create = rig.core.access.create_key

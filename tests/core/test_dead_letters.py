@@ -1,13 +1,16 @@
 import pytest
 
-from polywire.core.errors import NotFound, Unavailable
+from polywire.core.dead_letters import dead_name, whose
+from polywire.core.errors import Denied, NotFound, Unavailable
 from polywire.core.limits import Limits
 from polywire.core.message import Flag, Record
 from polywire.core.routing import Source
 from polywire.core.streams import Earliest
-from polywire.core.subscription import Delivery
+from polywire.core.subscription import Delivery, SubscriptionSettings
 from tests.core.harness import DISK_FULL, Rig, numbered, until
 from tests.core.test_topics import Make
+
+KINDS = ("queue", "session", "share", "webhook")
 
 
 def reject(delivery: Delivery) -> None:
@@ -242,12 +245,156 @@ async def test_dead_letters_do_not_stay_for_ever(make: Make) -> None:
     assert rig.core.topic_info(rig.system, "_dead").count == 0
 
 
+# Of one name and different kinds
+
+
+async def died(rig: Rig, kind: str, topic: str, *payloads: bytes) -> None:
+    """Subscription ``s`` of the kind, whose messages all become dead letters."""
+    await rig.subscribe("s", topic, kind=kind)
+    await rig.publish(topic, *payloads)
+    rig.consume(act=reject, kind=kind)
+    await until(lambda: rig.info("s", kind).dead == len(payloads))
+
+
+@pytest.mark.parametrize("again", ["quiet", "restart", "crash_and_start"])
+async def test_each_kind_has_its_own(queue: Rig, again: str) -> None:
+    for number, kind in enumerate(KINDS):
+        await died(queue, kind, f"t{number}", *[b"%d" % number] * (number + 1))
+    await getattr(queue, again)()
+    subscriptions = queue.core.subscriptions
+    for number, kind in enumerate(KINDS):
+        assert queue.info("s", kind).dead == subscriptions.dead_count("s", kind) == number + 1
+        name = dead_name(kind, "s")
+        assert await queue.waiting(name, "dead") == [b"%d" % number] * (number + 1)
+        [peeked, *_] = await subscriptions.peek(queue.system, name, kind="dead")
+        trail = dict(peeked.message.record.headers)
+        assert peeked.message.record.key == name.encode()
+        assert trail["polywire-subscription"] == "s"
+        assert trail.get("polywire-kind", "queue") == kind
+    assert dead_name("queue", "s") == "s"
+
+
+async def test_each_kind_gets_its_own_back(queue: Rig) -> None:
+    for number, kind in enumerate(KINDS):
+        await died(queue, kind, f"t{number}", b"%d" % number)
+    await queue.restart()
+    for number, kind in enumerate(KINDS):
+        assert await queue.core.subscriptions.redrive(queue.system, "s", kind=kind) == 1
+        assert queue.info("s", kind).dead == 0
+        assert await queue.waiting("s", kind) == [b"%d" % number]
+        [delivery] = await queue.pull("s", kind=kind)
+        assert delivery.message.record.headers == []
+        assert delivery.message.topic == f"t{number}"
+        delivery.reject("again")
+        await queue.quiet()
+        assert queue.info("s", kind).dead == 1
+        assert await queue.core.subscriptions.purge(queue.system, dead_name(kind, "s"), kind="dead") == 1
+    await queue.crash_and_start()
+    assert [queue.info("s", kind).dead for kind in KINDS] == [0] * len(KINDS)
+
+
+async def test_deleting_one_leaves_the_others(queue: Rig) -> None:
+    for number, kind in enumerate(KINDS):
+        await died(queue, kind, f"t{number}", b"%d" % number)
+    await queue.core.subscriptions.delete(queue.system, "s", "share")
+    await queue.subscribe("s", "t2", kind="share")
+    assert [queue.info("s", kind).dead for kind in KINDS] == [1, 1, 0, 1]
+
+
+async def test_a_queue_named_like_another_kinds_letters(queue: Rig) -> None:
+    """Whatever the names, no two subscriptions share a list, nor a way back."""
+    names = [("share", "x"), ("queue", "share:x"), ("queue", "queue:share:x"), ("queue", "topic:t"), ("queue", "a:b")]
+    for number, (kind, name) in enumerate(names):
+        await queue.subscribe(name, f"t{number}", kind=kind)
+        await queue.publish(f"t{number}", f"{number}")
+        queue.consume(name, act=reject, kind=kind, credit=1)
+    queue.core.subscriptions.dead_letter("t", Record(b"unrefused"), "no")
+    await until(lambda: all(queue.info(name, kind).dead == 1 for kind, name in names))
+    assert len({dead_name(kind, name) for kind, name in names}) == len(names)
+    for number, (kind, name) in enumerate(names):
+        assert whose(dead_name(kind, name)) == (kind, name)
+        assert await queue.waiting(dead_name(kind, name), "dead") == [b"%d" % number]
+
+
+async def test_dead_letters_belong_to_who_owns_the_subscription(rig: Rig) -> None:
+    clients = {}
+    for name in ("one", "two"):
+        _, secret = await rig.core.access.create_key(rig.system, name, ["subscribe:#"])
+        clients[name] = rig.core.access.authenticate(secret)
+    await rig.core.subscriptions.create(clients["one"], SubscriptionSettings("s", [Source("t")], kind="share"))
+    await rig.core.subscriptions.create(clients["two"], SubscriptionSettings("s", [Source("t")]))
+    await rig.publish("t", "1")
+    for kind in ("share", "queue"):
+        for delivery in await rig.pull(kind=kind):
+            delivery.reject("no")
+    await rig.quiet()
+    subscriptions = rig.core.subscriptions
+    for owner, other, kind in (("one", "two", "share"), ("two", "one", "queue")):
+        name = dead_name(kind, "s")
+        assert len(await subscriptions.peek(clients[owner], name, kind="dead")) == 1
+        with pytest.raises(Denied):
+            await subscriptions.peek(clients[other], name, kind="dead")
+        with pytest.raises(Denied):
+            await subscriptions.redrive(clients[other], "s", kind=kind)
+        assert await subscriptions.redrive(clients[owner], "s", kind=kind) == 1
+    with pytest.raises(NotFound):
+        await subscriptions.redrive(clients["one"], "s", kind="session")
+    with pytest.raises(NotFound):
+        await subscriptions.peek(clients["one"], "session:s", kind="dead")
+
+
+# What could not be refused
+
+
 async def test_what_a_wire_could_not_refuse_is_kept_with_the_reason(rig: Rig) -> None:
     rig.core.subscriptions.dead_letter("t", Record(b"{", key=b"k"), "not JSON")
     await rig.quiet()
     [message] = (await rig.core.read(rig.system, "_dead", Earliest())).messages
     trail = dict(message.record.headers)
     assert (trail["polywire-topic"], trail["polywire-reason"], trail["polywire-key"]) == ("t", "not JSON", "k")
+
+
+async def test_so_many_of_these_a_second(make: Make) -> None:
+    rig = await make(Limits(dead_letter_rate=100))
+    await rig.publish("t", "x")
+    keep = rig.core.subscriptions.dead_letter
+
+    def dropped() -> float:
+        return rig.core.metrics()["dead_letters_dropped"]
+
+    for number in range(1_000):
+        keep("t", Record(b"%d" % number), "no")
+    assert dropped() == 900
+    rig.clock.advance(100)
+    for number in range(1_000):
+        keep("t", Record(b"later %d" % number), "no")
+    assert dropped() == 1_890
+    rig.clock.advance(60_000)
+    for number in range(1_000):
+        keep("t", Record(b"much later %d" % number), "no")
+    await rig.quiet()
+    assert dropped() == 2_790
+    kept = (await rig.core.read(rig.system, "_dead", Earliest(), limit=10_000)).messages
+    wanted = [*numbered(100), *(b"later %d" % n for n in range(10)), *(b"much later %d" % n for n in range(100))]
+    assert [message.record.payload for message in kept] == wanted
+
+
+async def test_none_of_these_where_the_limit_is_none(make: Make) -> None:
+    rig = await make(Limits(dead_letter_rate=0))
+    rig.core.subscriptions.dead_letter("t", Record(b"x"), "no")
+    await rig.quiet()
+    assert rig.core.metrics()["dead_letters_dropped"] == 1
+    assert rig.core.catalog.get("_dead") is None
+
+
+async def test_where_the_log_has_no_room_they_are_dropped_and_counted(rig: Rig) -> None:
+    rig.core.log.full = "no room"
+    rig.core.subscriptions.dead_letter("t", Record(b"x"), "no")
+    assert rig.core.metrics()["dead_letters_dropped"] == 1
+    rig.core.log.full = None
+    rig.core.subscriptions.dead_letter("t", Record(b"y"), "no")
+    await rig.quiet()
+    assert rig.core.topic_info(rig.system, "_dead").count == 1
 
 
 async def test_the_first_dead_letters_subscription_survives_a_failed_commit(rig: Rig) -> None:

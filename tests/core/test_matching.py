@@ -51,6 +51,25 @@ def test_a_keyless_message_has_no_words() -> None:
     assert set(index.match(b"")) == {"all", "one", "empty"}
 
 
+def test_values_for_messages_without_a_key() -> None:
+    index: KeyIndex[str] = KeyIndex()
+    for _ in range(2):
+        index.add(None, "none")
+        index.add("#", "both")
+        index.add(None, "both")
+    assert index.match(None) == ("both", "none")
+    assert index.match(b"") == index.match(b"a") == ("both",)
+    assert sorted(index.values()) == ["both", "both", "none"]
+    assert len(index) == 3
+    index.remove("#", "both")
+    assert index.match(None) == ("none", "both")
+    assert index.match(b"a") == ()
+    for _ in range(2):
+        index.remove(None, "none")
+        index.remove(None, "both")
+    assert (index.match(None), len(index)) == ((), 0)
+
+
 def test_the_same_value_under_two_patterns_is_found_once() -> None:
     index: KeyIndex[str] = KeyIndex()
     index.add("a.*", "v")

@@ -1,10 +1,11 @@
 """What a subscription holds: decided when a message is appended, by its sources from when until when."""
 
+import msgspec
 import pytest
 
-from polywire.core.errors import Conflict, Invalid, LimitExceeded, NotFound, Unavailable
+from polywire.core.errors import Conflict, Denied, Invalid, LimitExceeded, NotFound, Unavailable
 from polywire.core.limits import Limits
-from polywire.core.message import Record
+from polywire.core.message import Flag, Record
 from polywire.core.position import Cursor
 from polywire.core.routing import Source
 from polywire.core.streams import Earliest, Latest, Since
@@ -85,6 +86,72 @@ async def test_key_and_header_filters(queue: Rig) -> None:
     await queue.subscribe("late", Source("t", key="a.*", headers={"kind": "y"}), start=Earliest())
     await queue.core.subscriptions.filled()
     assert await queue.waiting("late") == [b"4", b"12"]
+
+
+async def test_sources_of_messages_without_a_key(queue: Rig) -> None:
+    await queue.subscribe("keyless", Source("t", keyless=True))
+    await queue.subscribe("all", Source("t", keyless=True), Source("t", key="#"))
+    await queue.subscribe("pattern", Source("#", keyless=True, headers={"kind": "x"}))
+    records = [
+        Record(b"%d" % number, key=[None, b"", b"a", None][number % 4], headers=[("kind", "xy"[number // 4 % 2])])
+        for number in range(16)
+    ]
+    await queue.publish("t", *records)
+    await queue.publish("later", "16")
+    await queue.publish(
+        "later", Record(b"17", headers=[("kind", "x")]), Record(b"18", key=b"", headers=[("kind", "x")])
+    )
+    for check in (queue.quiet, queue.crash_and_start, queue.restart):
+        await check()
+        assert await queue.waiting("keyless") == [b"0", b"3", b"4", b"7", b"8", b"11", b"12", b"15"]
+        assert await queue.waiting("all") == numbered(16)
+        assert await queue.waiting("pattern") == [b"0", b"3", b"8", b"11", b"17"]
+    await queue.subscribe("late", Source("t", keyless=True), start=Earliest())
+    await queue.core.subscriptions.filled()
+    assert await queue.waiting("late") == await queue.waiting("keyless")
+    await queue.core.subscriptions.unbind(queue.system, "keyless", Source("t", keyless=True))
+    await queue.publish("t", "19")
+    assert len(await queue.waiting("keyless")) == 8
+
+
+async def test_a_keyless_source_has_no_pattern_and_another_right(rig: Rig) -> None:
+    wrong = SubscriptionSettings("s", [Source("t", key="a", keyless=True)])
+    with pytest.raises(Invalid) as caught:
+        await rig.core.subscriptions.create(rig.system, wrong)
+    assert [field.path for field in caught.value.fields] == ["$.sources"]
+    _, secret = await rig.core.access.create_key(rig.system, "client", ["subscribe:t", "subscribe:u.a"])
+    client = rig.core.access.authenticate(secret)
+    await rig.core.subscriptions.create(client, SubscriptionSettings("s", [Source("t", keyless=True)]))
+    for denied in (Source("t"), Source("t", key=""), Source("u", keyless=True)):
+        with pytest.raises(Denied):
+            await rig.core.subscriptions.create(client, SubscriptionSettings("other", [denied]))
+
+
+async def test_sources_that_skip_what_is_volatile(queue: Rig) -> None:
+    await queue.subscribe("durable", Source("t", skip_volatile=True))
+    await queue.subscribe("key", Source("t", key="a", skip_volatile=True, headers={"h": "1"}))
+    await queue.subscribe("all", Source("t"))
+    records = [
+        Record(b"%d" % number, key=b"a", flags=Flag.VOLATILE * (number % 3 == 0), headers=[("h", str(number % 2))])
+        for number in range(12)
+    ]
+    await queue.publish("t", *records)
+    wanted = [b"%d" % number for number in range(12) if number % 3]
+    for check in (queue.quiet, queue.crash_and_start):
+        await check()
+        assert await queue.waiting("durable") == wanted
+        assert await queue.waiting("key") == [b"1", b"5", b"7", b"11"]
+        assert await queue.waiting("all") == numbered(12)
+    await queue.subscribe("late", Source("t", skip_volatile=True), start=Earliest())
+    await queue.core.subscriptions.filled()
+    assert await queue.waiting("late") == wanted
+
+
+def test_sources_stored_before_there_were_such() -> None:
+    stored = msgspec.msgpack.encode({"topic": "t", "key": "a.*", "headers": {"h": "1"}})
+    assert msgspec.msgpack.decode(stored, type=Source) == Source("t", "a.*", {"h": "1"})
+    settings = msgspec.msgpack.encode({"name": "s", "sources": [{"topic": "t"}], "kind": "queue"})
+    assert msgspec.msgpack.decode(settings, type=SubscriptionSettings) == SubscriptionSettings("s", [Source("t")])
 
 
 async def test_a_message_is_held_once_whatever_the_number_of_sources(queue: Rig) -> None:
@@ -245,6 +312,7 @@ async def test_creating_is_joining_when_equal(rig: Rig) -> None:
         ({"name": "a\nb"}, "$.name"),
         ({"sources": []}, "$.sources"),
         ({"attempts": 0}, "$.attempts"),
+        ({"offline_limit": -1}, "$.offline_limit"),
     ],
 )
 async def test_wrong_settings_are_named(rig: Rig, settings: dict[str, object], path: str) -> None:
@@ -261,6 +329,24 @@ async def test_subscriptions_have_a_limit(make: Make) -> None:
     for number in range(3, 33):
         with pytest.raises(LimitExceeded):
             await rig.subscribe(f"s{number}", "t")
+
+
+async def test_sources_have_a_limit(make: Make) -> None:
+    rig = await make(Limits(sources=3))
+    with pytest.raises(LimitExceeded):
+        await rig.subscribe("s", "a", "b", "c", "d")
+    await rig.subscribe("s", "a", "b", dead_letters=False)
+    await rig.core.subscriptions.bind(rig.system, "s", Source("c"))
+    for number in range(30):
+        with pytest.raises(LimitExceeded):
+            await rig.core.subscriptions.bind(rig.system, "s", Source(f"d{number}"))
+    assert len(rig.info().sources) == 3
+    await rig.core.subscriptions.unbind(rig.system, "s", Source("c"))
+    await rig.publish("a", "1")
+    with pytest.raises(LimitExceeded):  # until a checkpoint it is remembered how far it reached
+        await rig.core.subscriptions.bind(rig.system, "s", Source("d"))
+    await rig.checkpoint()
+    await rig.core.subscriptions.bind(rig.system, "s", Source("d"))
 
 
 async def test_a_deleted_subscription_is_gone_for_good(queue: Rig) -> None:

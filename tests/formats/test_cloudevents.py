@@ -214,7 +214,9 @@ def test_numbers_in_data_keep_their_spelling() -> None:
         (b"hi", "text/plain", "data", "hi"),
         (b"hi", "text/plain; charset=utf-16", "data_base64", "aGk="),
         (b"<a/>", "image/svg+xml", "data", "<a/>"),
-        (b"hi", None, "data_base64", "aGk="),
+        (b"hi", None, "data", "hi"),
+        (b'{"a":1}', None, "data", {"a": 1}),
+        (b"\0hi", None, "data_base64", "AGhp"),
         (b"hi", "image/png", "data_base64", "aGk="),
     ],
 )

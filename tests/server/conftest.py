@@ -137,3 +137,23 @@ async def serve() -> AsyncIterator[Serve]:
     yield start
     for served in started:
         await served.stop()
+
+
+Dial = Callable[..., Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
+
+
+@pytest.fixture
+async def dial() -> AsyncIterator[Dial]:
+    """``dial(port)``, with an ``ssl`` context perhaps: a connection that is closed when the test ends."""
+    writers: list[asyncio.StreamWriter] = []
+
+    async def connect(port: int, host: str = "127.0.0.1", **given: Any) -> Any:
+        reader, writer = await asyncio.open_connection(host, port, **given)
+        writers.append(writer)
+        return reader, writer
+
+    yield connect
+    for writer in writers:
+        writer.transport.abort()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()

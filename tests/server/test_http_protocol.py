@@ -19,8 +19,9 @@ from websockets.asyncio.client import connect
 
 from polywire.core.access import Access
 from polywire.core.clock import SystemClock
-from polywire.server.listener import HttpListener, PortTaken
+from polywire.server.listener import HttpListener
 from polywire.server.settings import HttpSettings, TlsSettings
+from polywire.server.sockets import PortTaken
 from tests.server.conftest import Serve
 
 HEAD = b"POST /echo HTTP/1.1\r\nHost: localhost\r\n"

@@ -468,3 +468,17 @@ async def test_close_of_a_client_in_the_middle_of_a_message(serve: Serve) -> Non
     assert (await close_of(reader))[0] in (1000, 1002)
     with pytest.raises((ConnectionClosedError, AssertionError, asyncio.IncompleteReadError)):
         await read_frame(reader)
+
+
+@pytest.mark.parametrize("first", [b"", b"hold"])
+async def test_what_was_sent_before_the_connection_ended_is_read(serve: Serve, first: bytes) -> None:
+    """Thousands of frames and the end of the connection in one go, with no closing handshake; also to who holds."""
+    served = await serve()
+    frames = masked(0x82, first) + b"".join(masked(0x82, b"%d" % number) for number in range(5_000))
+    reader, writer = await raw_socket(served)
+    (member,) = served.room.members
+    writer.write(frames + masked(0x82, b"a frame without its end")[:-5])
+    writer.write_eof()
+    await served.until(lambda: served.room.log == ["opened", "closed"])
+    assert sum(member.reads) == 5_001
+    del reader

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -187,6 +187,19 @@ class SqliteEngine:
     async def retained_keys(self, topic_id: int, *, after: bytes | None, limit: int) -> list[Retained]:
         """May return fewer than ``limit`` for their size; an empty list is the end."""
         return await self._readers.run(queries.retained_keys, topic_id, after, limit, self.settings.read_size)
+
+    async def retained_range(
+        self,
+        topic_id: int,
+        first: bytes,
+        before: bytes | None,
+        *,
+        wanted: Callable[[bytes], object] | None,
+        limit: int,
+        size: int,
+    ) -> tuple[list[Retained], bytes | None]:
+        size = min(size, self.settings.read_size)
+        return await self._readers.run(queries.retained_range, topic_id, (first, before), wanted, limit, size)
 
     async def next_due(self) -> int | None:
         return await self._readers.run(queries.next_due)

@@ -10,7 +10,7 @@ about ``size`` bytes of bodies.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import apsw
@@ -24,7 +24,7 @@ from polywire.engines.sqlite.statements import NEXT_SEQ
 __all__ = [
     "count_delayed", "dedup_since", "due", "every_delayed", "every_retained", "find_delayed", "load_pending",
     "load_retained_keys", "load_state", "next_due", "next_seq", "offset_at", "read", "read_seqs", "retained",
-    "retained_keys", "scan", "spans", "stats", "waiting",
+    "retained_keys", "retained_range", "scan", "spans", "stats", "waiting",
 ]  # fmt: skip
 
 _ALL = ", ".join(rows.COLUMNS)
@@ -172,6 +172,9 @@ def next_seq(connection: apsw.Connection) -> int:
 
 # ── retained ──
 
+_KEYS_AT_ONCE = 2_000
+_KEYS_FROM = "SELECT key FROM retained WHERE topic = :topic AND key >= :first ORDER BY key LIMIT :limit"
+_KEYS_BETWEEN = _KEYS_FROM.replace("ORDER", "AND key < :before ORDER")
 _RETAINED = "SELECT topic, key, seq, offset, appended, crc, body FROM retained WHERE topic = ?"
 
 
@@ -200,6 +203,37 @@ def retained_keys(
     else:
         found = connection.execute(f"{_RETAINED} AND key > ? ORDER BY key", (topic, after))
     return [_retained(row) for row in _take(found, size, limit)]
+
+
+def retained_range(
+    connection: apsw.Connection,
+    topic: int,
+    span: tuple[bytes, bytes | None],
+    wanted: Callable[[bytes], object] | None,
+    limit: int,
+    size: int,
+) -> tuple[list[Retained], bytes | None]:
+    """Those with keys in ``[first, before)`` that are wanted, and the key to go on behind.
+
+    Keys are looked at first: the payloads of others are never read.
+    """
+    first, before = span
+    look = _KEYS_AT_ONCE if wanted is not None else limit
+    statement = _KEYS_FROM if before is None else _KEYS_BETWEEN
+    asked = connection.execute(statement, {"topic": topic, "first": first, "before": before, "limit": look + 1})
+    keys = [key for (key,) in asked]
+    more = len(keys) > look
+    found: list[Retained] = []
+    last = first
+    for key in keys[:look]:
+        if len(found) >= limit or size <= 0:
+            return found, last
+        last = key
+        one = retained(connection, topic, key) if wanted is None or wanted(key) else None
+        if one is not None:  # it may have gone since its key was read
+            found.append(one)
+            size -= one.record.size() if one.record is not None else 0
+    return found, last if more else None
 
 
 def every_retained(connection: apsw.Connection) -> Iterator[Retained]:

@@ -12,6 +12,7 @@ from polywire.core.durations import parse_duration
 from polywire.core.errors import DeadlineExceeded, FieldError, Invalid, PolywireError, TooLarge, Unsupported
 from polywire.core.message import Flag, Header, Message, Origin, Record
 from polywire.formats import cloudevents
+from polywire.formats.payloads import type_of
 from polywire.server import problems
 from polywire.server.envelope import check_json, encode, is_json_type, parse_time
 from polywire.server.views import ReceiptView, receipt_view
@@ -447,7 +448,7 @@ def raw_response(message: Message) -> Response:
     """The payload's own bytes and content type. What the message says besides is in headers, where a header can say
     it; together they are a CloudEvent in binary mode."""
     record = message.record
-    content_type = (record.content_type or "").encode("utf-8", "replace")
+    content_type = (type_of(record) or "").encode("utf-8", "replace")
     headers: Headers = [
         (b"content-type", content_type if _CONTENT_TYPE.fullmatch(content_type) else b"application/octet-stream"),
         # Strangers wrote this: a browser may neither guess a type nor run it as a page of ours.

@@ -109,6 +109,7 @@ _SUBSCRIPTION = (
     _Field("polywire_subscription_delivered_total", "delivered", "deliveries, repeated ones included", grows=True),
     _Field("polywire_subscription_acked_total", "acked", "deliveries acked", grows=True),
     _Field("polywire_subscription_returned_total", "returned", "deliveries that came back", grows=True),
+    _Field("polywire_subscription_dropped_total", "dropped", "messages given up without an ack", grows=True),
     _Field("polywire_subscription_paused", "paused", "1 while paused"),
     _Field(
         "polywire_subscription_oldest_unsettled_seconds",
@@ -153,8 +154,8 @@ _SUMMARIES = (
 )
 _GROWS = frozenset(
     (
-        "checkpoints", "commit_failures", "commits_failed", "rows", "schedule_failures", "schedule_runs",
-        "schedule_skips", "topics_refused_on_use", "wal_resets",
+        "checkpoints", "commit_failures", "commits_failed", "dead_letters_dropped", "rows", "schedule_failures",
+        "schedule_runs", "schedule_skips", "topics_refused_on_use", "wal_resets",
     )
 )  # fmt: skip
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import UNSET
 
+from polywire.core.dead_letters import dead_name
 from polywire.core.durations import format_duration
 from polywire.core.errors import FieldError, Invalid
 from polywire.core.routing import Source
@@ -44,25 +45,38 @@ __all__ = [
     "resume",
 ]
 
+_KINDS = ("queue", "group", "session", "share", "webhook")
+
 # --- settings --------------------------------------------------------------------------------------------------------
 
 
 async def list_all(app: RestApp, request: Request) -> Response:
-    found = app.core.subscriptions.list(request.principal)
+    """Without a kind: all but sessions, of which there may be as many as there are clients."""
+    kind = _kind(request) if request.query.text("kind") is not None else None
+    found = app.core.subscriptions.list(request.principal, kind=kind)
     return json_response(200, {"subscriptions": [subscription_view(info) for info in found]})
 
 
 async def info(app: RestApp, request: Request) -> Response:
-    return json_response(200, subscription_view(app.core.subscriptions.info(request.principal, request.text(0))))
+    found = app.core.subscriptions.info(request.principal, request.text(0), _kind(request))
+    return json_response(200, subscription_view(found))
+
+
+def _kind(request: Request) -> str:
+    """Names are separate for each kind."""
+    kind = request.query.text("kind") or "queue"
+    if kind not in _KINDS:
+        raise Invalid(f"no kind of subscription: {kind[:32]!r}", hint=f"one of {', '.join(_KINDS)}")
+    return kind
 
 
 async def create(app: RestApp, request: Request) -> Response:
     """201 for a new subscription, 200 for joining one that stands like that already."""
     name = request.text(0)
     asked = schemas.decode(await _control(app, request), schemas.SubscriptionBody)
-    known = {(info.name, info.kind) for info in app.core.subscriptions.list(app.core.access.system)}
+    known = app.core.subscriptions.find(name) is not None
     made = await app.core.subscriptions.create(request.principal, _settings(name, asked), parse_start(asked.start))
-    return json_response(200 if (name, "queue") in known else 201, subscription_view(made))
+    return json_response(200 if known else 201, subscription_view(made))
 
 
 def _settings(name: str, asked: schemas.SubscriptionBody) -> SubscriptionSettings:
@@ -89,13 +103,14 @@ def _backoff(asked: schemas.BackoffBody) -> Backoff:
 
 
 async def delete(app: RestApp, request: Request) -> Response:
-    await app.core.subscriptions.delete(request.principal, request.text(0))
+    await app.core.subscriptions.delete(request.principal, request.text(0), _kind(request))
     return app.empty
 
 
 def subscription_view(info: SubscriptionInfo) -> dict[str, Any]:
     """Durations as text, as `create` takes them; ``oldest_unsettled`` is an age in milliseconds."""
     shown = msgspec.structs.asdict(info)
+    shown["sources"] = [_source_view(source) for source in info.sources]
     settings: dict[str, Any] = msgspec.to_builtins(info.settings)
     for field in ("name", "kind", "sources"):
         settings.pop(field, None)
@@ -104,6 +119,12 @@ def subscription_view(info: SubscriptionInfo) -> dict[str, Any]:
         _spell(settings["backoff"], ("first", "max"))
     shown["settings"] = settings
     return shown
+
+
+def _source_view(source: Source) -> dict[str, Any]:
+    """What only other protocols ask for is shown where it was asked for."""
+    shown = msgspec.structs.asdict(source)
+    return {name: value for name, value in shown.items() if value is not False}
 
 
 def _spell(settings: dict[str, Any], durations: tuple[str, ...]) -> None:
@@ -174,19 +195,22 @@ def _settled(asked: schemas.TokensBody) -> Response:
 
 
 async def messages(app: RestApp, request: Request) -> Response:
-    return await _peek(app, request, "queue")
+    return await _peek(app, request, request.text(0), _kind(request))
 
 
 async def dead_letters(app: RestApp, request: Request) -> Response:
-    return await _peek(app, request, "dead")
+    return await _peek(app, request, _dead_name(request), "dead")
 
 
-async def _peek(app: RestApp, request: Request, kind: str) -> Response:
+def _dead_name(request: Request) -> str:
+    return dead_name(_kind(request), request.text(0))
+
+
+async def _peek(app: RestApp, request: Request, name: str, kind: str) -> Response:
     """``next`` is handed back as ``after``; null when there is no more."""
     query = request.query
     limit = query.integer("limit", 100, least=1, most=app.settings.page)
     after = query.integer("after", 0, most=(1 << 59))
-    name = request.text(0)
     found, more = await app.core.subscriptions.peek_page(request.principal, name, limit=limit, after=after, kind=kind)
     return json_response(200, {"messages": [_peeked_view(one) for one in found], "next": more})
 
@@ -202,19 +226,20 @@ def _peeked_view(one: Peeked) -> dict[str, Any]:
 
 
 async def remove(app: RestApp, request: Request) -> Response:
-    await app.core.subscriptions.remove(request.principal, request.text(0), _seq(request))
+    await app.core.subscriptions.remove(request.principal, request.text(0), _seq(request), kind=_kind(request))
     return app.empty
 
 
 async def delete_dead_letter(app: RestApp, request: Request) -> Response:
-    await app.core.subscriptions.remove(request.principal, request.text(0), _seq(request), kind="dead")
+    await app.core.subscriptions.remove(request.principal, _dead_name(request), _seq(request), kind="dead")
     return app.empty
 
 
 async def move(app: RestApp, request: Request) -> Response:
     asked = schemas.decode(await _control(app, request), schemas.MoveBody)
     key = None if asked.key is None else asked.key.encode()
-    await app.core.subscriptions.move(request.principal, request.text(0), _seq(request), asked.topic, key)
+    subscriptions, kind = app.core.subscriptions, _kind(request)
+    await subscriptions.move(request.principal, request.text(0), _seq(request), asked.topic, key, kind=kind)
     return json_response(200, {"moved": 1})
 
 
@@ -226,27 +251,29 @@ def _seq(request: Request) -> int:
 
 
 async def pause(app: RestApp, request: Request) -> Response:
-    await app.core.subscriptions.pause(request.principal, request.text(0))
+    await app.core.subscriptions.pause(request.principal, request.text(0), _kind(request))
     return app.empty
 
 
 async def resume(app: RestApp, request: Request) -> Response:
-    await app.core.subscriptions.resume(request.principal, request.text(0))
+    await app.core.subscriptions.resume(request.principal, request.text(0), _kind(request))
     return app.empty
 
 
 async def purge(app: RestApp, request: Request) -> Response:
-    return json_response(200, {"purged": await app.core.subscriptions.purge(request.principal, request.text(0))})
+    gone = await app.core.subscriptions.purge(request.principal, request.text(0), _kind(request))
+    return json_response(200, {"purged": gone})
 
 
 async def purge_dead_letters(app: RestApp, request: Request) -> Response:
-    gone = await app.core.subscriptions.purge(request.principal, request.text(0), kind="dead")
+    gone = await app.core.subscriptions.purge(request.principal, _dead_name(request), kind="dead")
     return json_response(200, {"purged": gone})
 
 
 async def reset(app: RestApp, request: Request) -> Response:
     asked = schemas.decode(await _control(app, request), schemas.ResetBody)
-    pending = await app.core.subscriptions.reset(request.principal, request.text(0), parse_start(asked.to))
+    start, kind = parse_start(asked.to), _kind(request)
+    pending = await app.core.subscriptions.reset(request.principal, request.text(0), start, kind)
     return json_response(200, {"pending": pending})
 
 
@@ -254,7 +281,9 @@ async def redrive(app: RestApp, request: Request) -> Response:
     asked = schemas.decode(await _control(app, request), schemas.RedriveBody)
     if asked.limit is not None:
         _bounded("$.limit", asked.limit, 1 << 30)
-    done = await app.core.subscriptions.redrive(request.principal, request.text(0), limit=asked.limit, seqs=asked.seqs)
+    done = await app.core.subscriptions.redrive(
+        request.principal, request.text(0), limit=asked.limit, seqs=asked.seqs, kind=_kind(request)
+    )
     return json_response(200, {"redriven": done})
 
 

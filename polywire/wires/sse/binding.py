@@ -18,6 +18,7 @@ from polywire.core.errors import PolywireError
 from polywire.core.message import Batch, Message
 from polywire.core.position import Cursor
 from polywire.core.streams import Reset
+from polywire.formats.payloads import type_of
 from polywire.server.envelope import encode, is_json_type, is_text_type, message_view
 
 __all__ = ["blocks", "end_block", "id_block", "reset_block", "retry_block", "unknown_block"]
@@ -59,7 +60,7 @@ def _encode_batch(batch: Batch, envelope: bool) -> _Encoded:
 def _bare(message: Message) -> bytes:
     record = message.record
     payload = record.payload
-    if not _is_text(record.content_type, payload):
+    if not _is_text(type_of(record), payload):
         return b"id: %b\nevent: binary\ndata: %b\n\n" % (str(message.position).encode(), base64.b64encode(payload))
     return b"id: %b\n%b\n" % (str(message.position).encode(), _data(payload))
 

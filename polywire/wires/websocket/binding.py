@@ -2,7 +2,7 @@
 
 | message | frame |
 |---|---|
-| content type of text (JSON, XML, ``text/*``), payload valid UTF-8 | text |
+| content type of text (JSON, XML, ``text/*``) or none and looking like it, payload valid UTF-8 | text |
 | anything else | binary |
 
 A text frame becomes a message of `TEXT_TYPE`, a binary one of `BINARY_TYPE`: so text stays text and binary binary.
@@ -17,9 +17,10 @@ from typing import Final, NamedTuple
 from polywire.core.address import OTHER, is_pattern, is_reserved, legal_topic
 from polywire.core.errors import NotFound, PolywireError
 from polywire.core.message import Batch, Origin, Record
+from polywire.formats.payloads import type_of
+from polywire.server.encodings import Encodings
 from polywire.server.frames import BINARY, TEXT, encode, encode_deflated, is_utf8
 from polywire.server.websocket import Frames
-from polywire.wires.websocket.encodings import Encodings
 
 __all__ = ["BINARY_TYPE", "TEXT_TYPE", "Address", "Encoder", "address_of", "close_code", "frame_of", "records_of"]
 
@@ -100,7 +101,7 @@ def frame_of(batch: Batch, index: int, deflate_from: int | None) -> bytes:
     """One record as a frame; compressed if it has ``deflate_from`` bytes or more (None: never)."""
     record = batch.records[index]
     payload = record.payload
-    opcode = TEXT if _is_text(record.content_type) and is_utf8(payload) else BINARY
+    opcode = TEXT if _is_text(type_of(record)) and is_utf8(payload) else BINARY
     if deflate_from is not None and len(payload) >= deflate_from:
         return encode_deflated(opcode, payload)
     return encode(opcode, payload)

@@ -14,6 +14,7 @@ from polywire.core.errors import Denied, Invalid, PolywireError
 from polywire.core.message import Batch, Origin, Record
 from polywire.core.streams import Follower, Reset, Start, parse_start
 from polywire.server.connections import Connections
+from polywire.server.encodings import Encodings
 from polywire.server.query import parse_query
 from polywire.server.router import Router
 from polywire.server.settings import WebSocketSettings
@@ -27,7 +28,6 @@ from polywire.wires.websocket.binding import (
     close_code,
     records_of,
 )
-from polywire.wires.websocket.encodings import Encodings
 
 __all__ = ["RawWebSockets"]
 

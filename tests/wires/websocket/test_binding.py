@@ -7,10 +7,10 @@ import pytest
 from polywire.core.errors import NotFound, PolywireError, Unavailable
 from polywire.core.message import Batch, Origin, Record
 from polywire.core.streams import StaleCursor
-from polywire.server.frames import BINARY, TEXT, encode
+from polywire.server.encodings import Encodings
+from polywire.server.frames import TEXT, encode
 from polywire.server.problems import STATUS
 from polywire.wires.websocket.binding import CLOSE_CODES, Encoder, address_of, close_code, records_of
-from polywire.wires.websocket.encodings import Encodings
 
 
 def batch_of(*payloads: bytes, content_type: str | None = "text/plain") -> Batch:
@@ -77,7 +77,7 @@ def test_encodings_are_kept_up_to_a_size() -> None:
         encoder.some(batch, [0], deflates=True)
     assert sum(len(batch.encoded) for batch in batches) <= 50
     assert batches[-1].encoded
-    assert encoder.whole(batches[0], deflates=False) == encode(BINARY, b"x" * 1_000)
+    assert encoder.whole(batches[0], deflates=False) == encode(TEXT, b"x" * 1_000)
 
 
 def test_records_of() -> None:

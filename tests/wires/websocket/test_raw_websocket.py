@@ -196,7 +196,8 @@ async def test_a_cursor_of_no_use_is_told_by_the_close(serve: Serve, cursor: str
         ("grün".encode("latin-1"), "text/html", "grün".encode("latin-1")),
         (b"abc", "text/plain; charset=utf-16", b"abc"),
         (b"abc", "application/octet-stream", b"abc"),
-        (b"abc", None, b"abc"),
+        (b"abc", None, "abc"),
+        (b"\0abc", None, b"\0abc"),
         (b"", "text/plain", ""),
     ],
 )

@@ -19,8 +19,8 @@ from polywire.core.message import Batch, Flag, Header, Origin, Record
 from polywire.core.position import Cursor
 from polywire.core.streams import Reset
 from polywire.core.subscription import Delivery
+from polywire.server.encodings import Encodings
 from polywire.server.envelope import check_json, encode, is_json_type, message_view, parse_time
-from polywire.wires.websocket.encodings import Encodings
 from polywire.wires.websocket.jsonrpc.codec import notification
 from polywire.wires.websocket.jsonrpc.params import MessageParams, PublishParams, Wrong
 

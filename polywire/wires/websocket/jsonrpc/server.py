@@ -25,11 +25,11 @@ from polywire.core.core import Core
 from polywire.core.errors import Internal, LimitExceeded, PolywireError, Unauthenticated
 from polywire.core.message import Origin
 from polywire.server.connections import Connections
+from polywire.server.encodings import Encodings
 from polywire.server.query import parse_query
 from polywire.server.router import Router
 from polywire.server.settings import WebSocketSettings
 from polywire.server.websocket import Frames, WebSocket, WebSocketRequest
-from polywire.wires.websocket.encodings import Encodings
 from polywire.wires.websocket.jsonrpc.binding import Cancelled, MessageTexts, error_body
 from polywire.wires.websocket.jsonrpc.calls import call_by_name
 from polywire.wires.websocket.jsonrpc.codec import NOTHING, Request

@@ -1,0 +1,124 @@
+"""What the hub keeps of one client beyond its connection: Session State (MQTT 5 §4.1), and how it is stored."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from polywire.core.delivery import SubscriptionSettings
+from polywire.core.message import Message
+from polywire.wires.mqtt.in_flight import SessionState
+from polywire.wires.mqtt.names import Filter, read_filter
+from polywire.wires.mqtt.packets import Properties, SubscriptionOptions, Will
+
+if TYPE_CHECKING:
+    from polywire.core.access import Principal
+    from polywire.wires.mqtt.connection import Connection
+
+__all__ = ["ClientSession", "Granted", "StoredSession", "StoredWill", "share_settings"]
+
+FOREVER = 0xFFFF_FFFF
+"""A session expiry interval that never ends (MQTT 5 §3.1.2.11.2)."""
+
+
+class StoredWill(msgspec.Struct, array_like=True, frozen=True):
+    topic: bytes
+    payload: bytes
+    qos: int
+    retain: bool
+    properties: Properties
+
+    def will(self) -> Will:
+        return Will(self.topic, self.payload, self.qos, self.retain, self.properties)
+
+    @classmethod
+    def of(cls, will: Will) -> StoredWill:
+        return cls(will.topic, will.payload, will.qos, will.retain, will.properties)
+
+
+class StoredSubscription(msgspec.Struct, array_like=True, frozen=True):
+    filter: str
+    options: SubscriptionOptions
+    identifier: int = 0
+
+
+class StoredSession(msgspec.Struct, array_like=True, frozen=True):
+    """How a session stands in the hub's state, under its client id. ``expiry`` in seconds; times in ms since the epoch.
+
+    ``left`` is None while its client is connected: found so at start, the hub was killed then.
+    """
+
+    owner: str
+    level: int
+    expiry: int
+    subscriptions: list[StoredSubscription]
+    left: int | None = None
+    will: StoredWill | None = None
+    will_due: int | None = None
+
+
+class Granted:
+    """One subscription of a session, as SUBACK granted it. Its identity is what readers of the log are told."""
+
+    __slots__ = ("filter", "identifier", "options", "queued")
+
+    def __init__(self, filter: Filter, options: SubscriptionOptions, identifier: int, *, queued: bool) -> None:
+        self.filter = filter
+        self.options = options
+        self.identifier = identifier
+        self.queued = queued
+        """Whether a queue of the hub holds what it takes in at QoS 1 and 2."""
+
+
+class ClientSession:
+    """``expiry`` 0: it ends with its connection. ``will`` is published when the client goes without saying so."""
+
+    def __init__(self, client_id: str, principal: Principal, level: int) -> None:
+        self.client_id = client_id
+        self.principal = principal
+        self.owner = principal.name
+        self.level = level
+        self.expiry = 0
+        self.granted: dict[str, Granted] = {}
+        self.state = SessionState()
+        self.connection: Connection | None = None
+        self.will: Will | None = None
+        self.will_due: int | None = None
+        self.left: int | None = None
+        self.stored = False
+        self.sent_stored = b""
+        self.has_queue = False
+        self.replayed: dict[int, Message] = {}
+        """Retained messages in flight, by seq: no queue holds them."""
+
+    @property
+    def persistent(self) -> bool:
+        return self.expiry > 0
+
+    def to_store(self) -> StoredSession:
+        subscriptions = [StoredSubscription(text, one.options, one.identifier) for text, one in self.granted.items()]
+        will = StoredWill.of(self.will) if self.will is not None else None
+        return StoredSession(self.owner, self.level, self.expiry, subscriptions, self.left, will, self.will_due)
+
+    def restore(self, stored: StoredSession) -> None:
+        """Take over what was stored. Raises `MqttError` for a filter that cannot be."""
+        self.owner = stored.owner
+        self.expiry = stored.expiry
+        self.left = stored.left
+        self.will = stored.will.will() if stored.will is not None else None
+        self.will_due = stored.will_due
+        self.stored = True
+        for one in stored.subscriptions:
+            granted = Granted(read_filter(one.filter), one.options, one.identifier, queued=one.options.qos > 0)
+            self.granted[one.filter] = granted
+
+    def queue_settings(self, offline_limit: int) -> SubscriptionSettings:
+        """Of the queue that holds what comes at QoS 1 and 2 while the client is away."""
+        return SubscriptionSettings(
+            name=self.client_id, sources=[], kind="session", dead_letters=False, offline_limit=offline_limit, expires=0
+        )
+
+
+def share_settings(name: str, offline_limit: int) -> SubscriptionSettings:
+    return SubscriptionSettings(name=name, sources=[], kind="share", offline_limit=offline_limit, expires=0)

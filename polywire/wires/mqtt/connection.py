@@ -1,0 +1,449 @@
+"""One connection: bytes in, bytes out, and time. What the bytes mean is `session.Session`'s business.
+
+peer ──bytes──▶ receive_data ──events──▶ Publisher, Subscriptions, Sessions ──▶ core
+peer ◀──bytes── data_to_send ◀─────────── feeds ◀─────────────────────────────── core
+
+What is written in one turn of the loop leaves in one write. While publishing waits for the log, what a client publishes
+and asks is held back, in order; its acknowledgements and pings are still read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from polywire.core.access import Principal
+from polywire.core.errors import PolywireError, Unauthenticated
+from polywire.core.message import Record
+from polywire.wires.mqtt.binding import CONNECT_REASONS, PUBLISH_REASONS, Publisher, reason_of, said
+from polywire.wires.mqtt.encoding import ANYONE, Peer
+from polywire.wires.mqtt.opening import Opening
+from polywire.wires.mqtt.packets import Connect, Property, Publish, Subscribe, Unsubscribe
+from polywire.wires.mqtt.reasons import Reason
+from polywire.wires.mqtt.session import Broken, Completed, Disconnected, Event, Publishes, Release, Session, Settled
+from polywire.wires.mqtt.subscribing import Subscriptions
+
+if TYPE_CHECKING:
+    from polywire.wires.mqtt.client_session import ClientSession
+    from polywire.wires.mqtt.server import Mqtt
+
+__all__ = ["Connection"]
+
+_logger = logging.getLogger("polywire.mqtt")
+_READ: Final = 64 << 10
+"""Bytes read at once: what is in them is handled in one turn of the loop."""
+_LAST_WORDS: Final = 5_000
+"""ms in which a client that is told to go may read that."""
+_buffer = bytearray(_READ)
+_view = memoryview(_buffer)
+"""Read into by every connection, for what is read is taken out in the same call."""
+
+
+class Connection(asyncio.BufferedProtocol):
+    """On a TCP or TLS transport; or on a WebSocket, which looks like one and calls `data_received`.
+
+    ``principal``: who asked for the WebSocket, for a CONNECT without credentials.
+    """
+
+    def __init__(self, wire: Mqtt, principal: Principal | None = None) -> None:
+        self.wire = wire
+        self.protocol = Session(wire.rules)
+        self.client_session: ClientSession | None = None
+        self.publisher: Publisher | None = None
+        self.subscriptions: Subscriptions | None = None
+        self.level = 0
+        self.client_id = ""
+        self.peer = ANYONE
+        self.heard = wire.core.clock.now()
+        self.keep_alive = 0  # ms after which a silent client is gone; 0: never
+        self.ended = False
+        self._principal = principal
+        self._transport: Any = None
+        self._loop = asyncio.get_running_loop()
+        self._out: list[bytes] = []
+        self._out_size = 0
+        self._flushing = False
+        self._gated = False  # CONNACK waits for a commit, and everything behind it
+        self._paused_writing = False
+        self._paused_reading = False
+        self._held: deque[Event] = deque()
+        self._held_size = 0
+        self._waits_for_relief = False
+        self._forget: Callable[[], None] = _nothing
+        self._slow: asyncio.TimerHandle | None = None
+
+    # The transport's side
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+        transport.set_write_buffer_limits(high=self.wire.settings.out_buffer)
+        self.wire.arrived(self)
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
+        return _view
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.data_received(bytes(_view[:nbytes]))
+
+    def data_received(self, data: bytes) -> None:
+        if self.ended:
+            return
+        self.heard = self.wire.core.clock.now()
+        self.protocol.receive_data(data)
+        self._handle(len(data))
+
+    def eof_received(self) -> bool:
+        """The client has closed its side; what it sent before still counts."""
+        if not self.ended:
+            self.protocol.receive_eof()
+            self._handle(0)
+        return False
+
+    def connection_lost(self, exc: BaseException | None) -> None:  # noqa: ARG002 - asyncio's signature
+        if self._slow is not None:
+            self._slow.cancel()
+        if self._held:
+            # Read and not yet published; its client is gone, and the log has room again some time.
+            self.wire.core.on_relief(self._left_behind)
+            return
+        self._leave(will=True)
+        self.wire.gone(self)
+
+    def _left_behind(self) -> None:
+        self._release()
+        self._leave(will=True)
+        self.wire.gone(self)
+
+    def pause_writing(self) -> None:
+        self._paused_writing = True
+        self._slow = self._loop.call_later(self.wire.settings.slow_timeout / 1_000, self._too_slow)
+
+    def resume_writing(self) -> None:
+        self._paused_writing = False
+        if self._slow is not None:
+            self._slow.cancel()
+            self._slow = None
+        self._mind_reading()
+        if self.subscriptions is not None:
+            self.subscriptions.writable()
+
+    def _too_slow(self) -> None:
+        self.wire.slow_closed += 1
+        self.abort()
+
+    def mind_silence(self, now: int) -> None:
+        """Close what did not say CONNECT in time, or has been silent for longer than it said it would be."""
+        silent = now - self.heard
+        if self.ended:
+            if silent > _LAST_WORDS:  # it does not read what it is told last
+                self._transport.abort()
+        elif not self.level:
+            if silent > self.wire.settings.connect_timeout:
+                self.wire.silent_closed += 1
+                self.abort()
+        elif self.keep_alive and silent > self.keep_alive:
+            self.wire.silent_closed += 1
+            self.end(Reason.KEEP_ALIVE_TIMEOUT, "the keep-alive time has passed")
+
+    # Events
+
+    def _handle(self, size: int) -> None:
+        for event in self._events():
+            if self._held or (self.wire.core.congested and isinstance(event, Publishes)):
+                if isinstance(event, (Settled, Completed, Broken)):
+                    self._dispatch(event)
+                else:
+                    self._hold(event, size)
+            else:
+                self._dispatch(event)
+            if self.ended:
+                return
+        self.flush_soon()
+        self._mind_reading()
+
+    def _events(self) -> Iterator[Event]:
+        """Until there are none: what stands behind CONNECT is read when that is accepted."""
+        while batch := list(self.protocol.events()):
+            yield from batch
+
+    def _hold(self, event: Event, size: int) -> None:
+        self._held.append(event)
+        self._held_size += size
+        if not self._waits_for_relief:
+            self._waits_for_relief = True
+            self.wire.core.on_relief(self._release)
+
+    def _release(self) -> None:
+        """The log has caught up."""
+        self._waits_for_relief = False
+        self._held_size = 0
+        while self._held and not self.ended:
+            self._dispatch(self._held.popleft())
+            if self._held and self.wire.core.congested:
+                self._waits_for_relief = True
+                self.wire.core.on_relief(self._release)
+                return
+        self.flush_soon()
+        self._mind_reading()
+
+    def _mind_reading(self) -> None:
+        """Read no more than can be worked off: neither publishes, nor questions of one who does not read answers."""
+        settings = self.wire.settings
+        too_much = (
+            self._held_size > settings.held_size
+            or self.protocol.unacknowledged > settings.receive_maximum
+            or (self._paused_writing and self.waiting > 2 * settings.out_buffer)
+        )
+        if too_much != self._paused_reading and self._transport is not None and not self._transport.is_closing():
+            self._paused_reading = too_much
+            self._transport.pause_reading() if too_much else self._transport.resume_reading()
+
+    def _dispatch(self, event: Event) -> None:
+        if isinstance(event, Publishes):
+            self._publish(event.publishes)
+        elif isinstance(event, Settled):
+            self._subscribed.settled(event.entries)
+        elif isinstance(event, Completed):
+            self._subscribed.completed()
+        elif isinstance(event, Release):
+            self._complete(event)
+        elif isinstance(event, Subscribe):
+            self._subscribed.subscribe(event)
+        elif isinstance(event, Unsubscribe):
+            self._subscribed.unsubscribe(event)
+        elif isinstance(event, Connect):
+            self._connect(event)
+        elif isinstance(event, Disconnected):
+            self._disconnected(event)
+        elif isinstance(event, Broken):
+            self._broken(event)
+        else:
+            self._gone()
+
+    @property
+    def _subscribed(self) -> Subscriptions:
+        if self.subscriptions is None:
+            raise RuntimeError("the session let a packet pass before CONNECT")
+        return self.subscriptions
+
+    # CONNECT
+
+    def _connect(self, connect: Connect) -> None:
+        self.level = connect.level
+        try:
+            opening = Opening(self.wire, connect, self._principal)
+            self._forget = self.wire.connections.open(opening.principal)
+        except PolywireError as error:
+            self._refuse_connect(connect, error)
+            return
+        self._open(opening)
+
+    def _refuse_connect(self, connect: Connect, error: PolywireError) -> None:
+        reason = reason_of(error, CONNECT_REASONS)
+        if isinstance(error, Unauthenticated) and connect.password is None and connect.username is None:
+            reason = Reason.NOT_AUTHORIZED
+        self.wire.counters.errors += 1
+        self.protocol.refuse(reason, said(error))
+        self.close()
+
+    def _open(self, opening: Opening) -> None:
+        try:
+            session, present = opening.session()
+        except PolywireError as error:
+            self._refuse_connect(opening.connect, error)
+            return
+        session.connection = self
+        self.client_session = session
+        self.client_id = session.client_id
+        self.keep_alive = opening.keep_alive
+        self.protocol.accept(session.state, opening.connack(session, present))
+        asked = opening.connect.properties.get(Property.TOPIC_ALIAS_MAXIMUM, 0)
+        aliases = min(asked, self.wire.settings.topic_alias_maximum)
+        self.peer = Peer(self.protocol.peer_maximum_packet_size, aliases)
+        self.publisher = Publisher(self.wire, self, session.principal, session.client_id)
+        self.subscriptions = Subscriptions(self.wire, self, session)
+        self._gated = True
+        self._watch(session.principal)
+        self.wire.sessions.opened(session, self._opened)
+
+    def _opened(self, error: PolywireError | None) -> None:
+        if self.ended:
+            return
+        if error is not None:
+            self.abort()
+            return
+        self._gated = False
+        self.flush_soon()
+        if self.subscriptions is not None:
+            self.subscriptions.begin()
+
+    def _watch(self, principal: Principal) -> None:
+        closed = self._forget
+
+        def revoked() -> None:
+            if principal.powerless:
+                self.end(Reason.NOT_AUTHORIZED, "the API key was revoked")
+
+        forget = principal.on_revoked(revoked)
+
+        def both() -> None:
+            closed()
+            forget()
+
+        self._forget = both
+
+    # Publishing
+
+    def _publish(self, publishes: Sequence[Publish]) -> None:
+        self.wire.counters.received += len(publishes)
+        if self.publisher is None or self.client_session is None:
+            raise RuntimeError("the session let a PUBLISH pass before CONNECT")
+        session = self.client_session
+        exactly_once = self.publisher.publish(publishes)
+        if exactly_once and session.persistent:
+            # In the transaction of what was just published: both are there after a crash, or neither.
+            session.state.mark_stored(exactly_once)
+            self.wire.sessions.store_received(session, tied=True)
+
+    def stored(self, publishes: Sequence[Publish], error: PolywireError | None) -> None:
+        """What became of publishes that want an acknowledgement. The session's state hears of it in any case."""
+        if error is None:
+            self.protocol.acknowledge(publishes)
+        elif self.level >= 5:
+            self.protocol.acknowledge(publishes, reason_of(error, PUBLISH_REASONS), said(error))
+        else:
+            self.protocol.abandon(publishes)
+            self.end(Reason.UNSPECIFIED_ERROR, said(error))
+            return
+        if self.ended:
+            return
+        self.flush_soon()
+        if self._paused_reading:
+            self._mind_reading()
+
+    def acknowledge(self, publishes: Sequence[Publish], reason: int = Reason.SUCCESS, text: str | None = None) -> None:
+        self.protocol.acknowledge(publishes, reason, text)
+        if not self.ended:
+            self.flush_soon()
+
+    def _complete(self, event: Release) -> None:
+        """PUBREL: the id may be used again; PUBCOMP says so once that is stored."""
+        session = self.client_session
+        if session is None:
+            raise RuntimeError("the session let a PUBREL pass before CONNECT")
+        if session.persistent:
+            self.wire.sessions.store_received(session, lambda error: self._completed(event, error))
+        else:
+            self._completed(event, None)
+
+    def _completed(self, event: Release, error: PolywireError | None) -> None:
+        if error is not None:
+            self.end(Reason.UNSPECIFIED_ERROR, said(error))
+            return
+        self.protocol.complete(event.id, event.reason)
+        if not self.ended:
+            self.flush_soon()
+            if self._paused_reading:
+                self._mind_reading()
+
+    # Writing
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that wait to be sent."""
+        return self._out_size + int(self._transport.get_write_buffer_size())
+
+    @property
+    def full(self) -> bool:
+        """Whether the client has to read before it gets more messages."""
+        return self._paused_writing or self._gated or self._out_size > self.wire.settings.out_buffer
+
+    def write(self, data: bytes) -> None:
+        """In this turn's write, behind what the session has to say until now."""
+        out = self._out
+        out += self.protocol.data_to_send()
+        out.append(data)
+        self._out_size += len(data)
+        if not self._flushing:
+            self.flush_soon()
+
+    def flush_soon(self) -> None:
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flushing = False
+        if self._transport is None or self._gated:
+            return
+        out = self._out
+        out += self.protocol.data_to_send()
+        if out:
+            self._out = []
+            self._out_size = 0
+            self._transport.write(b"".join(out))
+
+    def tell(self, name: bytes, record: Record) -> None:
+        """A message that is in no topic, if the client is subscribed to that name."""
+        if self.subscriptions is not None and not self.ended:
+            self.subscriptions.live.tell_all(name, record)
+
+    # Ending
+
+    def _disconnected(self, event: Disconnected) -> None:
+        self._leave(will=event.keeps_will, expiry=event.session_expiry)
+        self.close()
+
+    def _broken(self, event: Broken) -> None:
+        self.wire.counters.errors += 1
+        _logger.info("a client broke the protocol: %s", event.error.detail)
+        self._leave(will=True)
+        self.close()
+
+    def _gone(self) -> None:
+        self._leave(will=True)
+        self.close()
+
+    def end(self, reason: int, text: str) -> None:
+        """Close from our side, saying why where the level can."""
+        if self.ended:
+            return
+        self.protocol.disconnect(reason, text)
+        self._leave(will=True)
+        self.close()
+
+    def _leave(self, *, will: bool, expiry: int | None = None) -> None:
+        """Part with the client's session."""
+        session, self.client_session = self.client_session, None
+        if self.subscriptions is not None:
+            self.subscriptions.leave()
+        self._forget()
+        self._forget = _nothing
+        if session is not None and session.connection is self:
+            self.wire.sessions.leave(session, will=will, expiry=expiry)
+
+    def lose_session(self) -> None:
+        """The session ended while it was connected."""
+        self.client_session = None
+        self.end(Reason.ADMINISTRATIVE_ACTION, "the session was ended")
+
+    def close(self) -> None:
+        """After what is to be written."""
+        if not self.ended:
+            self._gated = False
+            self._flush()
+            self.ended = True
+            self.heard = self.wire.core.clock.now()
+            self._transport.close()
+
+    def abort(self) -> None:
+        self._leave(will=True)
+        self.ended = True
+        self._transport.abort()
+
+
+def _nothing() -> None:
+    pass

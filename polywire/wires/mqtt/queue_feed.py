@@ -1,0 +1,264 @@
+"""What a client gets from queues of the hub: its session's own, and those it shares.
+
+A delivery that is settled here is settled in the log: PUBACK and PUBREC acknowledge it. At QoS 2 the packet id is
+stored with the message's number before the PUBLISH leaves, and the PUBREC before the PUBREL, so that after a restart no
+id means another message (MQTT 5 §4.1, §4.3.3).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from polywire.core.delivery import Consumer, Delivery
+from polywire.core.errors import PolywireError
+from polywire.core.message import Message
+from polywire.wires.mqtt.client_session import ClientSession, Granted
+from polywire.wires.mqtt.codec import PACKET_IDS
+from polywire.wires.mqtt.encoding import Form
+from polywire.wires.mqtt.in_flight import Sent, Stage
+from polywire.wires.mqtt.names import mqtt_name
+from polywire.wires.mqtt.records import qos_of
+
+if TYPE_CHECKING:
+    from polywire.wires.mqtt.connection import Connection
+    from polywire.wires.mqtt.server import Mqtt
+
+__all__ = ["QueueFeed", "other_tokens"]
+
+other_tokens = itertools.count(-1, -1)
+"""Tokens of deliveries that are in no queue of the session: after a restart nobody knows them."""
+
+
+class QueueFeed:
+    """The consumer of a session's queues. Tokens are sequence numbers of its own queue, negative for others."""
+
+    def __init__(self, wire: Mqtt, connection: Connection, session: ClientSession) -> None:
+        self._wire = wire
+        self._core = wire.core
+        self._connection = connection
+        self._session = session
+        self._protocol = connection.protocol
+        self._waiting: deque[tuple[Delivery, Granted | None]] = deque()
+        self._sent: dict[int, Delivery] = {}  # by token
+        self._again: dict[int, int] = {}  # ids of before, by token
+        self._own: Consumer | None = None
+        self._shares: dict[str, _Share] = {}
+        self._forms: dict[tuple[str, bytes | None], Form | None] = {}
+        self._begun = False
+
+    # Life
+
+    def begin(self) -> None:
+        """Take up what was in flight: in its order, with its ids (MQTT 5 §4.4)."""
+        self._begun = True
+        self._resume()
+        if self._session.has_queue:
+            self.join_own()
+        for granted in self._session.granted.values():
+            if granted.filter.share is not None:
+                self.join_share(granted)
+
+    def _resume(self) -> None:
+        state, queue = self._session.state, self._core.subscriptions.find(self._session.client_id, "session")
+        for entry in [state.sent[number] for number in state.again]:
+            if entry.token >= 0 and queue is not None and entry.token in queue.pending:
+                self._again[entry.token] = entry.id
+            elif entry.token not in self._session.replayed:
+                self._abandon(entry)  # it expired, was purged or went to another client
+        self._protocol.release([entry.id for entry in state.sent.values() if entry.released])
+        self._connection.flush_soon()
+
+    def _abandon(self, entry: Sent) -> None:
+        """Its message cannot be sent again. At QoS 2 the client may know the id: a PUBREL ends that."""
+        if entry.qos == 2:
+            entry.stage = Stage.RECORDED
+            self._session.state.again.pop(entry.id, None)
+        else:
+            self._protocol.give_up([entry.id])
+
+    def join_own(self) -> None:
+        self._forms.clear()
+        if self._own is None and self._begun:
+            self._own = self._core.subscriptions.consume(
+                self._session.principal,
+                self._session.client_id,
+                self,
+                credit=self._wire.settings.in_flight,
+                kind="session",
+            )
+
+    def join_share(self, granted: Granted) -> None:
+        name = granted.filter.share
+        if name is None or not self._begun:
+            return
+        self.leave_share(granted)
+        share = _Share(self, granted)
+        share.consumer = self._core.subscriptions.consume(
+            self._session.principal, name, share, credit=self._wire.settings.in_flight, kind="share"
+        )
+        self._shares[name] = share
+
+    def leave_share(self, granted: Granted) -> None:
+        share = self._shares.pop(granted.filter.share or "", None)
+        if share is not None and share.consumer is not None:
+            share.consumer.close()
+
+    def leave(self) -> None:
+        """What is not settled goes back to its queue: at once to other members of a share, to this client when it is
+        back."""
+        self._waiting.clear()
+        if self._own is not None:
+            self._own.close()
+        for share in self._shares.values():
+            if share.consumer is not None:
+                share.consumer.close()
+        self._own = None
+        self._shares.clear()
+
+    # Sink of the session's own queue
+
+    def deliver(self, deliveries: Sequence[Delivery]) -> None:
+        self.take(deliveries, None)
+
+    def ended(self, error: PolywireError) -> None:  # noqa: ARG002 - a sink is told
+        """The queue was deleted, or the hub stops, which tells clients by itself."""
+        if self._core.phase == "running" and not self._connection.ended:
+            self._session.has_queue = False
+            self._wire.sessions.end(self._session)
+
+    def take(self, deliveries: Sequence[Delivery], granted: Granted | None) -> None:
+        self._waiting.extend((delivery, granted) for delivery in deliveries)
+        self.pump()
+
+    # Sending
+
+    def pump(self) -> None:
+        """Send what waits, as far as the client takes it."""
+        connection, protocol = self._connection, self._protocol
+        exactly_once: list[bytes] = []
+        while self._waiting and not connection.full:
+            delivery, granted = self._waiting[0]
+            if delivery.consumer.closed:  # it left the share, and the delivery went to another
+                self._waiting.popleft()
+                continue
+            known = self._again.get(delivery.seq) if granted is None else None
+            if protocol.room <= 0:
+                break
+            self._waiting.popleft()
+            self._send(delivery, granted, known, exactly_once)
+        if exactly_once:
+            self._wire.sessions.store_sent(self._session, lambda error: self._stored(exactly_once, error))
+
+    def _stored(self, packets: Sequence[bytes], error: PolywireError | None) -> None:
+        if self._connection.ended:
+            return
+        if error is not None:
+            self._connection.abort()
+            return
+        for packet in packets:
+            self._connection.write(packet)
+
+    def _send(self, delivery: Delivery, granted: Granted | None, known: int | None, exactly_once: list[bytes]) -> None:
+        message = delivery.message
+        form = self._form(message, granted)
+        if form is None:
+            delivery.ack()  # unsubscribed since, or held by a pattern that means more than the filter
+            return
+        qos = min(form.qos, qos_of(message.record))
+        packet = self._wire.encoder.message(message, form, qos, dup=known is not None)
+        if packet is None or packet.size > self._protocol.peer_maximum_packet_size:
+            delivery.reject("unrepresentable: MQTT, or this client, cannot be told it")
+            self._wire.skipped += 1
+            return
+        self._wire.counters.delivered += 1
+        if qos == 0:
+            self._connection.write(packet.whole())
+            delivery.ack()
+            return
+        token = delivery.seq if granted is None else next(other_tokens)
+        if known is None:
+            number = self._protocol.take_ids([token], qos)[0]
+        else:
+            number, qos = known, self._session.state.sent[known].qos
+            del self._again[delivery.seq]
+            self._protocol.send_again([known])
+        self._sent[token] = delivery
+        data = packet.whole(PACKET_IDS[number])
+        if qos == 2 and known is None:
+            exactly_once.append(data)
+        else:
+            self._connection.write(data)
+
+    def _form(self, message: Message, granted: Granted | None) -> Form | None:
+        """How the client is told a message, by all its subscriptions that queue it; None: by none."""
+        if granted is not None:
+            return self._wire.form((granted,), self._connection.level)
+        place = message.topic, message.record.key
+        if place not in self._forms:
+            if len(self._forms) >= 1_024:
+                self._forms.clear()
+            self._forms[place] = self._find_form(*place)
+        return self._forms[place]
+
+    def _find_form(self, topic: str, key: bytes | None) -> Form | None:
+        name = mqtt_name(topic, key)
+        if name is None:
+            return Form(self._connection.level, 0)
+        own = (one for one in self._session.granted.values() if one.filter.share is None)
+        found = tuple(one for one in own if one.filter.matches(name))
+        return self._wire.form(found, self._connection.level) if any(one.queued for one in found) else None
+
+    # Settling
+
+    def settled(self, entries: Sequence[Sent]) -> None:
+        """PUBACK or PUBREC."""
+        released: list[int] = []
+        for entry in entries:
+            if entry.token is not None:
+                self._settle(entry.token)
+            if entry.released:
+                released.append(entry.id)
+        if not released:
+            return
+        if self._session.persistent:
+            self._wire.sessions.store_sent(self._session, lambda error: self._release(released, error))
+        else:
+            self._release(released, None)
+
+    def _settle(self, token: int) -> None:
+        delivery = self._sent.pop(token, None)
+        if delivery is not None:
+            delivery.ack()
+        else:
+            self._session.replayed.pop(token, None)
+
+    def _release(self, ids: Sequence[int], error: PolywireError | None) -> None:
+        if self._connection.ended:
+            return
+        if error is not None:
+            self._connection.abort()
+            return
+        self._protocol.release(ids)
+        self._connection.flush_soon()
+
+    def completed(self) -> None:
+        if self._session.persistent:
+            self._wire.sessions.store_sent(self._session)
+
+
+class _Share:
+    """The consumer of one shared subscription."""
+
+    def __init__(self, feed: QueueFeed, granted: Granted) -> None:
+        self.consumer: Consumer | None = None
+        self._feed = feed
+        self._granted = granted
+
+    def deliver(self, deliveries: Sequence[Delivery]) -> None:
+        self._feed.take(deliveries, self._granted)
+
+    def ended(self, error: PolywireError) -> None:
+        """Another member left it last, or an administrator deleted it; the client may subscribe again."""

@@ -1,0 +1,135 @@
+"""Retained messages for new subscriptions (MQTT 5 §3.3.1.3), read page by page as fast as the client takes them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from typing import TYPE_CHECKING
+
+from polywire.core.errors import PolywireError
+from polywire.core.message import Message, Record
+from polywire.core.retained import RetainedScan
+from polywire.wires.mqtt.client_session import ClientSession, Granted
+from polywire.wires.mqtt.codec import PACKET_IDS
+from polywire.wires.mqtt.queue_feed import other_tokens
+from polywire.wires.mqtt.records import qos_of
+
+if TYPE_CHECKING:
+    from polywire.wires.mqtt.connection import Connection
+    from polywire.wires.mqtt.server import Mqtt
+
+__all__ = ["RetainedFeed"]
+
+_logger = logging.getLogger("polywire.mqtt")
+
+
+class RetainedFeed:
+    """One task for a connection, while there is something to send; subscriptions are served one after the other."""
+
+    def __init__(self, wire: Mqtt, connection: Connection, session: ClientSession) -> None:
+        self._wire = wire
+        self._core = wire.core
+        self._connection = connection
+        self._session = session
+        self._protocol = connection.protocol
+        self._queue: deque[tuple[Granted, RetainedScan]] = deque()
+        self._task: asyncio.Task[None] | None = None
+        self._room: asyncio.Future[None] | None = None
+
+    def scan(self, granted: Granted) -> RetainedScan | None:
+        """In the turn in which the subscription is made: what is published from then on is not in it."""
+        if granted.filter.direct:
+            return None
+        return self._core.retained(self._session.principal, granted.filter.live_pattern)
+
+    def send(self, granted: Granted, scan: RetainedScan | None) -> None:
+        """All that the subscription means, behind SUBACK."""
+        if granted.filter.sys:
+            self._send_figures(granted)
+        elif scan is not None:
+            self._queue.append((granted, scan))
+            if self._task is None:
+                self._task = asyncio.get_running_loop().create_task(self._run())
+
+    def stop(self) -> None:
+        self._queue.clear()
+        if self._task is not None:
+            self._task.cancel()
+
+    def go_on(self) -> None:
+        """The client takes more."""
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
+
+    def _send_figures(self, granted: Granted) -> None:
+        if self._connection.subscriptions is None:
+            return
+        for name, value in self._wire.sys.retained(granted.filter):
+            self._connection.subscriptions.live.tell(name, Record(value), (granted,), retain=True)
+
+    async def _run(self) -> None:
+        try:
+            while self._queue:
+                granted, scan = self._queue.popleft()
+                await self._send_all(granted, scan)
+        except PolywireError as error:
+            _logger.warning("retained messages for client %r: %s", self._session.client_id, error)
+        finally:
+            self._task = None
+
+    async def _send_all(self, granted: Granted, scan: RetainedScan) -> None:
+        async for page in scan:
+            for message in page:
+                await self._until_room()
+                if self._session.granted.get(granted.filter.text) is not granted:
+                    return  # unsubscribed, or subscribed anew
+                if page.stands(message):
+                    self._send(message, granted)
+
+    async def _until_room(self) -> None:
+        while self._connection.full or self._protocol.room == 0:
+            self._room = asyncio.get_running_loop().create_future()
+            await self._room
+
+    def _send(self, message: Message, granted: Granted) -> None:
+        qos = min(granted.options.qos, qos_of(message.record))
+        form = self._wire.form((granted,), self._connection.level)
+        packet = self._wire.encoder.message(message, form, qos, retain=True)
+        if packet is None or packet.size > self._protocol.peer_maximum_packet_size:
+            self._wire.skipped += 1
+            return
+        self._wire.counters.delivered += 1
+        if qos == 0:
+            self._connection.write(packet.whole())
+            return
+        token: int | None = None
+        if self._session.persistent:
+            token = next(other_tokens)
+            self._session.replayed[token] = message
+        data = packet.whole(PACKET_IDS[self._protocol.take_ids([token], qos)[0]])
+        if qos == 2 and self._session.persistent:
+            self._wire.sessions.store_sent(self._session, lambda error: self._stored(data, error))
+        else:
+            self._connection.write(data)
+
+    def _stored(self, data: bytes, error: PolywireError | None) -> None:
+        if self._connection.ended:
+            return
+        if error is not None:
+            self._connection.abort()
+        else:
+            self._connection.write(data)
+
+    def begin(self) -> None:
+        """Send again what an earlier connection of the client did not acknowledge (MQTT 5 §4.4)."""
+        state, encoder = self._session.state, self._wire.encoder
+        for entry in [state.sent[number] for number in state.again]:
+            message = self._session.replayed.get(entry.token)
+            if message is None or self._protocol.room == 0:
+                continue
+            form = self._wire.form((), self._connection.level)
+            packet = encoder.message(message, form, entry.qos, retain=True, dup=True)
+            self._protocol.send_again([entry.id])
+            if packet is not None:
+                self._connection.write(packet.whole(PACKET_IDS[entry.id]))
