@@ -256,9 +256,9 @@ class Engine(Protocol):
     ) -> tuple[list[Retained], bytes | None]:
         """Retained messages of a topic in order of key from ``first`` on, below ``before``.
 
-        Up to ``limit`` of those whose key is ``wanted`` (None: all), or about ``size`` bytes of them. A bounded number of
-        keys is looked at, and no payload of others is read; so there may be none. Also the key to go on behind: None at
-        the end. ``wanted`` is called in another thread.
+        Up to ``limit`` of those whose key is ``wanted`` (None: all), or about ``size`` bytes of them. It looks at a
+        bounded number of keys, and reads no payload of others; so there may be none. Also the key to go on behind: None
+        at the end. ``wanted`` is called in another thread.
         """
         ...
 

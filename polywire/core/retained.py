@@ -182,6 +182,18 @@ class RetainedScan:
         return self
 
     async def __anext__(self) -> RetainedPage:
+        try:
+            page = await self._page()
+        except BaseException:
+            self._close()
+            raise
+        if page is None:
+            self._close()
+            raise StopAsyncIteration
+        return page
+
+    async def _page(self) -> RetainedPage | None:
+        """The next that has something; None at the end."""
         pattern = self._allowed()
         if self._topics is None:
             await self._settle()
@@ -193,8 +205,7 @@ class RetainedScan:
             elif page := await self._next():
                 return page
             await turn.breathe()
-        self._close()
-        raise StopAsyncIteration
+        return None
 
     async def _settle(self) -> None:
         """What was appended before the subscription is read here or nowhere, so it must be on the disk."""

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from polywire.core.access import Principal
+from polywire.core.access import Permission, Principal
 from polywire.core.errors import Denied, Invalid, PolywireError, TooLarge, Unauthenticated, Unavailable
 from polywire.core.message import Flag, Message, Record
 from polywire.core.patterns import ANY_REST, ANY_WORD, Pattern
@@ -546,6 +546,33 @@ async def test_a_right_that_is_taken_away_ends_the_pages(many: Rig) -> None:
     await many.core.access.revoke_key(many.system, "reader")
     with pytest.raises(Denied):
         await first_page(scan)
+
+
+@pytest.mark.parametrize("what", ["revoked", "narrowed", "deleted"])
+async def test_also_while_a_page_is_read(rig: Rig, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    reader = await key(rig, "reader", "subscribe:#")
+    for topic in ("a.b", "t"):
+        await retain(rig, topic, b"x", b"y")
+    engine = rig.engine.inner
+    read = engine.retained_range
+
+    async def late(*arguments: Any, **more: Any) -> Any:
+        answer = await read(*arguments, **more)
+        if what == "revoked":
+            await rig.core.access.revoke_key(rig.system, "reader")
+        elif what == "narrowed":
+            reader.narrow([Permission.parse("subscribe:*.*")])
+        elif rig.core.catalog.get("a.b") is not None:
+            await rig.core.delete_topic(rig.system, "a.b")
+        return answer
+
+    monkeypatch.setattr(engine, "retained_range", late)
+    scanning = keys(rig, ANY_WORD, ANY_WORD, who=reader)
+    if what == "revoked":
+        with pytest.raises(Denied):
+            await scanning
+    else:
+        assert await scanning == [("t", b"x"), ("t", b"y")]
 
 
 async def test_a_topic_that_is_deleted_meanwhile_has_no_more_pages(many: Rig) -> None:

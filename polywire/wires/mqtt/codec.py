@@ -33,6 +33,8 @@ _RUNS: Final = {
 """PUBACKs, PUBRECs, PUBRELs, PUBCOMPs that say success and no more, by first byte and remaining length: as short as
 can be, or with the reason and the property length written out, as gmqtt does. Possessive: the match keeps nothing to go
 back to, however long the run."""
+_USUAL: Final = frozenset(b"\x10\x20\x40\x50\x62\x70\x82\x90\xa2\xb0\xc0\xd0\xe0")
+"""First bytes that are right at every level."""
 _SWAPPED: Final = sys.byteorder == "little"
 
 _PUBLISH: Final[list[tuple[int, bool, bool] | None]] = [None] * 256
@@ -83,14 +85,17 @@ class Decoder:
 
     def _read(self, data: bytes, packets: list[Packet]) -> int:
         """Where the first packet begins that is not complete."""
-        at = 0
-        while True:
-            if self.level is not None:
+        at, size = 0, len(data)
+        while at < size:
+            if _PUBLISH[data[at]] is not None and self.level is not None:
                 at = self._read_publishes(data, at, packets)
+                if at == size:
+                    break
             after = self._read_other(data, at, packets)
             if after == at:
-                return at
+                break
             at = after
+        return at
 
     def _read_publishes(self, data: bytes, at: int, packets: list[Packet]) -> int:  # noqa: PLR0912 - calls cost time
         """A run of PUBLISHes, and where it ends: with what is not one, is not whole, or has to be looked at closer."""
@@ -134,14 +139,14 @@ class Decoder:
 
     def _read_other(self, data: bytes, at: int, packets: list[Packet]) -> int:
         """One packet, or a run of PUBACKs, and where it ends: ``at`` if it is not complete."""
-        size, level = len(data), self.level
-        if at == size:
-            return at
-        first = data[at]
+        size, level, first = len(data), self.level, data[at]
         if level is None and first >> 4 != _CONNECT:
             raise MqttError(Reason.PROTOCOL_ERROR, "the first packet has to be CONNECT [MQTT-3.1.0-1]")
-        reading.check_flags(first, level)
-        body, length = self._remaining_length(data, at)
+        if first not in _USUAL:
+            reading.check_flags(first, level)
+        length, body = (data[at + 1], at + 2) if size - at > 1 else (0xFF, 0)
+        if length > 0x7F:
+            body, length = self._remaining_length(data, at)
         if not body:
             self._needed = size - at + 1
             return at
@@ -151,8 +156,9 @@ class Decoder:
         if end > size:
             self._needed = end - at
             return at
-        if length < 5 and (after := _read_run(data, at, length, level, packets)):
-            return after
+        run = _RUNS.get(first << 8 | length)
+        if run is not None and (length == 2 or level == 5) and (found := run.match(data, at)):
+            return _read_run(data, at, found.end(), length, packets)
         if level is None or first >> 4 == _CONNECT:
             packets.append(self._read_connect(data, at, body, end))
         else:
@@ -193,27 +199,23 @@ class Decoder:
         return packet
 
 
-def _read_run(data: bytes, at: int, length: int, level: int | None, packets: list[Packet]) -> int:
-    """A run of successes begins ``at``: where it ends. 0: none does."""
-    first = data[at]
-    pattern = _RUNS.get(first << 8 | length)
-    run = pattern.match(data, at) if pattern is not None and (length == 2 or level == 5) else None
-    if run is None:
-        return 0
-    numbers = array("H", data[at : run.end()])[1 :: length // 2 + 1]
+def _read_run(data: bytes, at: int, end: int, length: int, packets: list[Packet]) -> int:
+    """A run of successes, and where it ends."""
+    numbers = array("H", data[at:end])[1 :: length // 2 + 1]
     if _SWAPPED:
         numbers.byteswap()
     ids = numbers.tolist()
     wrong = 0 in ids
     if wrong:
         del ids[ids.index(0) :]
-    if first != _PUBACK:
-        packets += [_SHORT[first](packet_id) for packet_id in ids]
+    kind = _SHORT.get(data[at])
+    if kind is not None:
+        packets += [kind(packet_id) for packet_id in ids]
     elif ids:
         packets.append(Acks(ids))
     if wrong:
         raise MqttError(Reason.PROTOCOL_ERROR, "packet identifier 0 is acknowledged [MQTT-2.2.1-3]")
-    return run.end()
+    return end
 
 
 def _block(data: bytes, at: int, end: int) -> tuple[bytes, int]:

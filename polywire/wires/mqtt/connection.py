@@ -21,7 +21,7 @@ from polywire.core.message import Record
 from polywire.wires.mqtt.binding import CONNECT_REASONS, PUBLISH_REASONS, Publisher, reason_of, said
 from polywire.wires.mqtt.encoding import ANYONE, Peer
 from polywire.wires.mqtt.opening import Opening
-from polywire.wires.mqtt.packets import Connect, Property, Publish, Subscribe, Unsubscribe
+from polywire.wires.mqtt.packets import Connect, Publish, Subscribe, Unsubscribe
 from polywire.wires.mqtt.reasons import Reason
 from polywire.wires.mqtt.session import Broken, Completed, Disconnected, Event, Publishes, Release, Session, Settled
 from polywire.wires.mqtt.subscribing import Subscriptions
@@ -260,9 +260,7 @@ class Connection(asyncio.BufferedProtocol):
         self.client_id = session.client_id
         self.keep_alive = opening.keep_alive
         self.protocol.accept(session.state, opening.connack(session, present))
-        asked = opening.connect.properties.get(Property.TOPIC_ALIAS_MAXIMUM, 0)
-        aliases = min(asked, self.wire.settings.topic_alias_maximum)
-        self.peer = Peer(self.protocol.peer_maximum_packet_size, aliases)
+        self.peer = Peer(self.protocol.peer_maximum_packet_size, self.protocol.peer_alias_maximum)
         self.publisher = Publisher(self.wire, self, session.principal, session.client_id)
         self.subscriptions = Subscriptions(self.wire, self, session)
         self._gated = True
@@ -310,19 +308,28 @@ class Connection(asyncio.BufferedProtocol):
 
     def stored(self, publishes: Sequence[Publish], error: PolywireError | None) -> None:
         """What became of publishes that want an acknowledgement. The session's state hears of it in any case."""
-        if error is None:
-            self.protocol.acknowledge(publishes)
-        elif self.level >= 5:
-            self.protocol.acknowledge(publishes, reason_of(error, PUBLISH_REASONS), said(error))
+        if error is not None:
+            self._not_stored(publishes, error)
         else:
-            self.protocol.abandon(publishes)
-            self.end(Reason.UNSPECIFIED_ERROR, said(error))
-            return
+            self.protocol.acknowledge(publishes)
         if self.ended:
             return
         self.flush_soon()
         if self._paused_reading:
             self._mind_reading()
+
+    def _not_stored(self, publishes: Sequence[Publish], error: PolywireError) -> None:
+        """The commit failed that carried them."""
+        session = self.client_session
+        if self.level >= 5:
+            self.protocol.acknowledge(publishes, reason_of(error, PUBLISH_REASONS), said(error))
+        else:
+            self.protocol.abandon(publishes)
+        if session is not None and session.persistent:
+            # A later transaction may hold their ids already: it must not say that they were received.
+            self.wire.sessions.store_received(session)
+        if self.level < 5:
+            self.end(Reason.UNSPECIFIED_ERROR, said(error))
 
     def acknowledge(self, publishes: Sequence[Publish], reason: int = Reason.SUCCESS, text: str | None = None) -> None:
         self.protocol.acknowledge(publishes, reason, text)
@@ -384,7 +391,8 @@ class Connection(asyncio.BufferedProtocol):
         if out:
             self._out = []
             self._out_size = 0
-            self._transport.write(b"".join(out))
+            if not self._transport.is_closing():
+                self._transport.write(b"".join(out))
 
     def tell(self, name: bytes, record: Record) -> None:
         """A message that is in no topic, if the client is subscribed to that name."""
@@ -418,6 +426,10 @@ class Connection(asyncio.BufferedProtocol):
     def _leave(self, *, will: bool, expiry: int | None = None) -> None:
         """Part with the client's session."""
         session, self.client_session = self.client_session, None
+        for event in self._held:
+            if isinstance(event, Publishes):
+                self.protocol.abandon(event.publishes)  # never looked at: the client sends them again
+        self._held.clear()
         if self.subscriptions is not None:
             self.subscriptions.leave()
         self._forget()

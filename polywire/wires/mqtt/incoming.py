@@ -35,8 +35,8 @@ class Incoming:
     def __init__(self, state: SessionState, alias_maximum: int, receive_maximum: int | None) -> None:
         """``receive_maximum`` None: the client's level has no such rule."""
         self.state = state
-        self.owed: dict[int, None] = {}
-        """Repeats of what an earlier connection handed over: their answer waits for what becomes of that."""
+        self.owed: dict[int, int] = {}
+        """How many repeats of a message wait for what becomes of the first, on this connection or an earlier one."""
         self._alias_maximum = alias_maximum
         self._aliases: dict[int, bytes] = {}
         self._most = sys.maxsize if receive_maximum is None else receive_maximum
@@ -88,11 +88,10 @@ class Incoming:
         return True
 
     def is_answered(self, id: int) -> bool:
-        """Whether a repeat gets its PUBREC now. If not it gets that of the first; or later, if that goes elsewhere."""
+        """Whether a repeat gets its PUBREC now. If not it gets it when the first has its own [MQTT-4.3.3-10]."""
         if self.state.received[id] == Received.ACKNOWLEDGED:
             return True
-        if id not in self._open:
-            self.owed[id] = None
+        self.owed[id] = self.owed.get(id, 0) + 1
         return False
 
     def due(self) -> list[int]:
@@ -101,10 +100,8 @@ class Incoming:
         for packet_id in self.owed:
             if packet_id not in received:
                 raise MqttError(Reason.UNSPECIFIED_ERROR, f"message {packet_id} is not stored: send it again")
-        due = [packet_id for packet_id in self.owed if received[packet_id] == Received.ACKNOWLEDGED]
-        for packet_id in due:
-            del self.owed[packet_id]
-        return due
+        answered = [packet_id for packet_id in self.owed if received[packet_id] == Received.ACKNOWLEDGED]
+        return [packet_id for packet_id in answered for _ in range(self.owed.pop(packet_id))]
 
     def acknowledged(self, ids: Sequence[int]) -> None:
         """At QoS 1."""
@@ -121,7 +118,9 @@ class Incoming:
         """At QoS 2: what they said is not stored, a PUBLISH with such an id is another message [MQTT-4.3.3-9]."""
         for packet_id in ids:
             self._unrecorded -= 1
-            self._open.pop(packet_id, None)
+            if packet_id in self._open:
+                del self._open[packet_id]
+                self.owed.pop(packet_id, None)  # what repeats it is refused with it
             self.state.received.pop(packet_id, None)
 
     # PUBREL

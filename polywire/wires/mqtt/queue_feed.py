@@ -18,7 +18,7 @@ from polywire.core.message import Message
 from polywire.wires.mqtt.client_session import ClientSession, Granted
 from polywire.wires.mqtt.codec import PACKET_IDS
 from polywire.wires.mqtt.encoding import Form
-from polywire.wires.mqtt.in_flight import Sent, Stage
+from polywire.wires.mqtt.in_flight import Sent
 from polywire.wires.mqtt.names import mqtt_name
 from polywire.wires.mqtt.records import qos_of
 
@@ -63,21 +63,15 @@ class QueueFeed:
 
     def _resume(self) -> None:
         state, queue = self._session.state, self._core.subscriptions.find(self._session.client_id, "session")
+        lost: list[int] = []
         for entry in [state.sent[number] for number in state.again]:
             if entry.token >= 0 and queue is not None and entry.token in queue.pending:
                 self._again[entry.token] = entry.id
             elif entry.token not in self._session.replayed:
-                self._abandon(entry)  # it expired, was purged or went to another client
+                lost.append(entry.id)  # it expired, was purged or went to another client
+        self._protocol.give_up(lost)
         self._protocol.release([entry.id for entry in state.sent.values() if entry.released])
         self._connection.flush_soon()
-
-    def _abandon(self, entry: Sent) -> None:
-        """Its message cannot be sent again. At QoS 2 the client may know the id: a PUBREL ends that."""
-        if entry.qos == 2:
-            entry.stage = Stage.RECORDED
-            self._session.state.again.pop(entry.id, None)
-        else:
-            self._protocol.give_up([entry.id])
 
     def join_own(self) -> None:
         self._forms.clear()

@@ -82,9 +82,8 @@ class Session:
     """Life: construct → `receive_data` until ``Connect`` → `accept` or `refuse` → serve → `closed`."""
 
     __slots__ = (
-        "_decoder", "_ends", "_eof", "_events", "_held", "_incoming", "_out", "_packets", "_peer_alias_maximum",
-        "_peer_aliases", "_phase", "_rules", "_window", "closed", "explains", "level", "peer_maximum_packet_size",
-        "state",
+        "_decoder", "_ends", "_eof", "_events", "_held", "_incoming", "_out", "_packets", "_phase", "_rules", "_window",
+        "closed", "explains", "level", "peer_alias_maximum", "peer_maximum_packet_size", "state",
     )  # fmt: skip
 
     def __init__(self, rules: Rules) -> None:
@@ -107,8 +106,8 @@ class Session:
         self._ends = False  # the client's session, with its connection
         self._incoming = Incoming(self.state, 0, None)
         self._window = 0
-        self._peer_aliases: dict[bytes, int] = {}
-        self._peer_alias_maximum = 0
+        self.peer_alias_maximum = 0
+        """Topic aliases that may be used towards the client [MQTT-3.1.2-26]."""
 
     # Bytes and events
 
@@ -190,7 +189,7 @@ class Session:
         self.peer_maximum_packet_size = told.get(Property.MAXIMUM_PACKET_SIZE, ANY_SIZE)
         self.explains = bool(told.get(Property.REQUEST_PROBLEM_INFORMATION, 1))
         self._window = min(told.get(Property.RECEIVE_MAXIMUM, MOST_IDS), self._rules.in_flight)
-        self._peer_alias_maximum = min(told.get(Property.TOPIC_ALIAS_MAXIMUM, 0), self._rules.topic_alias_maximum)
+        self.peer_alias_maximum = min(told.get(Property.TOPIC_ALIAS_MAXIMUM, 0), self._rules.topic_alias_maximum)
         self._ends = not told.get(Property.SESSION_EXPIRY_INTERVAL, 0)
         if Property.AUTHENTICATION_METHOD in told:
             method = told[Property.AUTHENTICATION_METHOD]
@@ -421,17 +420,6 @@ class Session:
         finally:
             if ids:
                 self._events.append(Completed(ids))
-
-    def alias_for(self, topic: bytes) -> tuple[int, bool] | None:
-        """The topic alias, and whether it is new: then the topic is sent with it. None: there is none left, the topic
-        is sent alone [MQTT-3.1.2-26]."""
-        alias = self._peer_aliases.get(topic)
-        if alias is not None:
-            return alias, False
-        if len(self._peer_aliases) >= self._peer_alias_maximum:
-            return None
-        alias = self._peer_aliases[topic] = len(self._peer_aliases) + 1
-        return alias, True
 
     # SUBSCRIBE, UNSUBSCRIBE, PINGREQ, DISCONNECT
 
