@@ -49,7 +49,7 @@ STAGES: dict[str, list[tuple[type, tuple[str, ...]]]] = {
     "codec: read": [(Decoder, ("receive",))],
     "session": [(Session, ("receive_data", "acknowledge", "take_ids", "data_to_send"))],
     "binding, records": [(Publisher, ("publish",))],
-    "core: publish": [(Publishing, ("publish",))],
+    "core: publish": [(Publishing, ("send",))],
     "log: append": [(Log, ("append",))],
     "log: commit": [(Log, ("_flush", "_done"))],
     "log: publish": [(Log, ("_step",))],

@@ -23,7 +23,7 @@ from polywire.core.subscription import Delivery, SubscriptionSettings
 from polywire.engines.sqlite import SqliteEngine, SqliteSettings, verify
 from tests import powerloss_jobs as jobs
 
-TOPICS = ("single", "batched", "kept", "once", "late", "results")
+TOPICS = ("single", "batched", "kept", "once", "late", "results", "received")
 HOUR = 3_600_000
 
 
@@ -69,6 +69,7 @@ class Life:
         clients = [self._singly(n) for n in range(4)]
         clients += [self._in_batches(n) for n in range(2)]
         clients += [self._keeping(), self._once(), self._soon(), self._much_later()]
+        clients += [self._receiving(n) for n in range(2)]
         load = jobs.JobLoad(self.core, self.tell)
         clients += [load.submit(), load.watch(), load.charge("a"), load.charge("b")]
         async with asyncio.TaskGroup() as group:
@@ -117,6 +118,21 @@ class Life:
             await self._send("once", record)
             earlier.append(record)
             await self._send("once", self.chance.choice(earlier[-20:]))
+
+    async def _receiving(self, number: int) -> None:
+        """As a wire that receives each message exactly once: what it keeps of a client goes with the message."""
+        while True:
+            record = self._record("received", f"r{number}")
+            stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+            def told(error: PolywireError | None, stored: asyncio.Future[None] = stored) -> None:
+                if not stored.done():
+                    stored.set_result(None) if error is None else stored.set_exception(error)
+
+            [receipt] = self.core.post(self.core.access.system, "received", [record], told)
+            self.core.states.put("received", f"r{number}", record.id.encode(), tied=True)
+            await stored
+            self.tell("acknowledged", "received", record.id, receipt.position)
 
     async def _soon(self) -> None:
         while True:
@@ -224,6 +240,7 @@ class Image:
         for topic in TOPICS:
             self.log[topic] = await _read(self.core, topic)
         self._look_at_log()
+        self._look_at_received()
         await self._look_at_kept()
         await self._look_at_delayed()
         await self._look_at_queue()
@@ -259,7 +276,7 @@ class Image:
         for ids in self.life.batches.values():
             if len({name in counts for name in ids}) > 1:
                 self.wrong.append(f"a part of batch {ids} is there")
-        for topic in ("single", "batched", "kept", "once"):
+        for topic in ("single", "batched", "kept", "once", "received"):
             self._look_at_order(topic)
 
     def _look_at_order(self, topic: str) -> None:
@@ -269,6 +286,12 @@ class Image:
             if int(number) <= last.get(publisher, -1):
                 self.wrong.append(f"{message.record.id} comes after number {last[publisher]}")
             last[publisher] = int(number)
+
+    def _look_at_received(self) -> None:
+        last = {message.record.id.rpartition("-")[0]: message.record.id.encode() for message in self.log["received"]}
+        known = self.core.states.take("received")
+        if known != last:
+            self.wrong.append(f"received: {last}, known of that: {known}")
 
     async def _look_at_kept(self) -> None:
         expected: dict[bytes | None, str] = {}

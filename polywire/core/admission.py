@@ -25,16 +25,20 @@ def check_record(record: Record, limits: Limits) -> None:
         raise TooLarge(f"a key has at most {limits.key_size} bytes, not {len(record.key)}")
     if record.headers:
         _check_headers(record, limits)
-    for name, value in (
-        ("id", record.id),
-        ("content type", record.content_type),
-        ("reply-to", record.reply_to),
-        ("correlation id", record.correlation_id),
-    ):
-        if value is not None and len(value) > _ID:
-            raise TooLarge(f"a message's {name} has at most {_ID} characters, not {len(value)}")
+    if len(record.id) > _ID:
+        raise _too_long("id", record.id)
+    if record.content_type is not None and len(record.content_type) > _ID:
+        raise _too_long("content type", record.content_type)
+    if record.reply_to is not None and len(record.reply_to) > _ID:
+        raise _too_long("reply-to", record.reply_to)
+    if record.correlation_id is not None and len(record.correlation_id) > _ID:
+        raise _too_long("correlation id", record.correlation_id)
     if record.native is not None and len(record.native) > limits.headers_size:
         raise TooLarge(f"a message's properties have at most {limits.headers_size} bytes, not {len(record.native)}")
+
+
+def _too_long(name: str, value: str | bytes) -> TooLarge:
+    return TooLarge(f"a message's {name} has at most {_ID} characters, not {len(value)}")
 
 
 def check_pattern(pattern: str | None, limits: Limits) -> None:

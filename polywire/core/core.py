@@ -260,6 +260,11 @@ class Core:
         self.require_running(principal)
         return self.publishing.publish(principal, topic, records, due, done or _ignore)
 
+    def send(self, principal: Principal, topic: str, records: list[Record], done: Told | None = None) -> None:
+        """As `post`, for who needs no receipts."""
+        self.require_running(principal)
+        self.publishing.send(principal, topic, records, done or _ignore)
+
     def publish_settling(
         self, principal: Principal, deliveries: Sequence[Delivery], results: Sequence[tuple[str, list[Record]]]
     ) -> None:

@@ -188,7 +188,7 @@ class Lagging:
         elif reading.lossless and not topic.volatile:
             await self._read(reading, topic, lag)
         else:
-            self._miss(reading, topic, lag, self._after_gap(topic))
+            self._miss(reading, topic, lag, self._in_memory_from(topic))
             self._go_on(reading)
 
     def _arrive(self, reading: Reading, topic: Topic) -> None:
@@ -210,7 +210,7 @@ class Lagging:
         return next((b for b in topic.tail.from_(lag.next) if b.offset + len(b) > lag.next), None)
 
     @staticmethod
-    def _after_gap(topic: Topic) -> int:
+    def _in_memory_from(topic: Topic) -> int:
         in_memory = topic.tail.first_number()
         return topic.offered if in_memory is None else min(in_memory, topic.offered)
 
@@ -228,10 +228,8 @@ class Lagging:
     async def _give(self, reading: Reading, topic: Topic, lag: Lag, batch: Batch, turn: Turn) -> bool:
         """Some records from where it stands. Whether the reader took them all."""
         first = max(0, lag.next - batch.offset)
+        # What is on the disk but was not yet offered comes live; a batch from there may hold some of both.
         end = min(len(batch), topic.offered - batch.offset, first + lag.step)
-        if end <= first:  # nothing was offered behind the gap of a commit that failed
-            lag.next = topic.offered
-            return True
         hits = await self._look_up(topic, batch, first, end, turn)
         if reading.lag(topic) is not lag:
             return True
@@ -258,11 +256,10 @@ class Lagging:
         finally:
             self._working += 1
         if reading.lag(topic) is lag:
-            if batches:
-                lag.ahead.extend(batches)
-                self._kept += sum(map(weight, batches))
-            elif lag.next >= topic.oldest:
-                lag.next = max(lag.next, self._after_gap(topic))
+            lag.ahead.extend(batches)
+            self._kept += sum(map(weight, batches))
+            if not batches:
+                self._miss(reading, topic, lag, self._in_memory_from(topic))
         self._go_on(reading)
 
     def _let_go(self, lag: Lag) -> None:

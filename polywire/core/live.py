@@ -163,19 +163,13 @@ class Live:
         """
         _check(pattern, self._core)
         first, rest = pattern[0], pattern[1:]
-        if first is ANY_WORD and not self._sees(principal, (ANY_REST, *rest)):
-            self._require(principal, pattern)
-            # "*.#" means every address there is, since all have a first word.
-            return pattern if rest == (ANY_REST,) else (ANY_PLAIN, *rest)
-        if first is not ANY_WORD:
-            self._require(principal, pattern)
-        return pattern
-
-    def _sees(self, principal: Principal, pattern: Pattern) -> bool:
-        return self._core.access.allows(principal, Action.SUBSCRIBE, _dotted(pattern))
-
-    def _require(self, principal: Principal, pattern: Pattern) -> None:
-        self._core.access.require(principal, Action.SUBSCRIBE, _dotted(pattern))
+        access = self._core.access
+        access.require(principal, Action.SUBSCRIBE, _dotted(pattern))
+        # "*.#" means every address there is, since all have a first word.
+        if first is not ANY_WORD or rest == (ANY_REST,):
+            return pattern
+        wide = access.allows(principal, Action.SUBSCRIBE, _dotted((ANY_REST, *rest)))
+        return pattern if wide else (ANY_PLAIN, *rest)
 
     def _narrowed(self, principal: Principal) -> None:
         """Permissions were taken away: first all that falls with them goes, then the readers are told."""

@@ -219,14 +219,15 @@ class Subscription:
         if self._pumping or self.paused or self.filling is not None or self.deleted:
             return
         self._pumping = True
-        left = _TURN
+        left, turn = _TURN, self._turn
         try:
             while left > 0 and (consumer := self._next_consumer()) is not None:
                 batch = self._ready(min(consumer.room, self._log.limits.dispatch_batch))
                 if not batch:
+                    self._turn = turn  # it was not served: with two consumers, each message would go to the same one
                     break
                 self._hand_over(consumer, batch)
-                left -= len(batch)
+                left, turn = left - len(batch), self._turn
         finally:
             self._pumping = False
         if left <= 0:

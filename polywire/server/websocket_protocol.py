@@ -421,8 +421,8 @@ class WebSocketProtocol(asyncio.Protocol):
 
     def close(self, code: int, reason: str = "") -> None:
         """Start the closing handshake; the connection is cut if the peer does not answer in ``close_timeout``."""
-        if self._closing:
-            return
+        if self._closing or self._conn.close_rcvd is not None or self._conn.parser_exc is not None:
+            return  # in the latter cases `_feed` ends it, once what came before is handed over
         if self._before_open is not None:
             self._close_first = code, reason
             return

@@ -42,6 +42,17 @@ async def test_consumers_compete(queue: Rig) -> None:
     assert all(taker.got for taker in takers)
 
 
+@pytest.mark.parametrize("count", [2, 3, 4])
+async def test_consumers_take_turns(queue: Rig, count: int) -> None:
+    """One message at a time, as most come: an idle consumer's turn is not given away."""
+    await started(queue)
+    takers = [queue.consume(credit=5, act=lambda delivery: delivery.ack()) for _ in range(count)]
+    for number in range(6 * count):
+        await queue.publish("t", b"%d" % number)
+        await until(lambda number=number: sum(len(taker.got) for taker in takers) > number)
+    assert [len(taker.got) for taker in takers] == [6] * count
+
+
 async def test_credit_bounds_what_a_consumer_holds(queue: Rig) -> None:
     await started(queue, *numbered(50))
     taker = queue.consume(credit=3)

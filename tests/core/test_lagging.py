@@ -1,15 +1,15 @@
 """Live readers that do not take all: what they get afterwards, from where, and what they are told."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from polywire.core.errors import Internal
 from polywire.core.limits import Limits
-from polywire.core.live import ANY_REST
-from polywire.core.message import Batch
-from polywire.core.topics import TopicSettings
+from polywire.core.live import ANY_REST, ANY_WORD, Pattern
+from polywire.core.message import Batch, Record
+from polywire.core.topics import Topic, TopicSettings
 from tests.core.harness import Rig, numbered, until
 from tests.core.listeners import Listener, listen
 from tests.core.test_topics import Make
@@ -205,10 +205,15 @@ async def test_a_topic_deleted_takes_what_was_not_taken(queue: Rig) -> None:
     await none_behind(queue)
 
 
-async def test_a_topic_deleted_while_it_is_read(make: Make) -> None:
+@pytest.mark.parametrize("pattern", [ALL, ("t", ANY_WORD)])
+async def test_a_topic_deleted_while_it_is_read(
+    make: Make, monkeypatch: pytest.MonkeyPatch, pattern: Pattern
+) -> None:
+    monkeypatch.setattr("polywire.core.slices._TURN", 0)
     rig = await make(Limits(tail_size=1), batch=100)
-    reader = listen(rig, Listener(room=1), ALL)
-    await rig.publish("t", *numbered(3_000))
+    reader = listen(rig, Listener(room=1), pattern, ("t",))
+    for first in range(0, 3_000, 100):
+        await rig.core.publish(rig.system, "t", [Record(b"%d" % n, key=b"%d" % n) for n in range(first, first + 100)])
     await rig.quiet()
     give_room(rig, reader)
     await until(lambda: len(reader.got) > 1)
@@ -242,6 +247,87 @@ async def test_readers_catch_up_under_publication_without_gap_or_repeat(
         give_room(rig, reader)
     await none_behind(rig)
     assert handed_over, "some came up to a batch that was being handed out"
+
+
+async def test_what_is_stored_but_not_yet_published_is_not_read_ahead(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would come again with its publication. A row of the disk holds some of both batches."""
+    monkeypatch.setattr("polywire.core.log._TURN", 0)
+    rig = await make(Limits(tail_size=1))
+    reader = listen(rig, Listener(room=1), ALL)
+
+    def publish_slowly(topic: Topic, batch: Batch) -> Iterator[None]:
+        yield from rig.core.live.publish(topic, batch)
+        while len(reader.got) < 150 or behind(rig):
+            yield
+
+    rig.core.log.offer_live = publish_slowly
+    for first in (0, 150):
+        records = [Record(b"%01000d" % number) for number in range(first, first + 150)]
+        rig.core.post(rig.system, "t", records)
+    await until(lambda: reader.got)
+    give_room(rig, reader)
+    await reader.wait(300)
+    await rig.quiet()
+    assert [int(payload) for payload in reader.payloads()] == list(range(300))
+
+
+async def test_a_fault_while_readers_come_up_to_a_batch_costs_them_nothing(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("polywire.core.log._TURN", 0)
+    for _ in range(300):
+        listen(rig, Listener(), ALL)
+    slow = listen(rig, Listener(room=0), ALL)
+    lagging = rig.core.live._lagging
+    hand_over = lagging.hand_over
+    monkeypatch.setattr(lagging, "hand_over", broken)
+    publishing = asyncio.ensure_future(rig.publish("t", *numbered(10)))
+    while not lagging._arriving:
+        give_room(rig, slow)
+        await asyncio.sleep(0)
+    await until(lambda: not lagging._arriving)
+    monkeypatch.setattr(lagging, "hand_over", hand_over)
+    await publishing
+    assert await slow.wait(10) == numbered(10)
+
+
+async def test_a_topic_deleted_as_a_reader_comes_up_to_a_batch(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reader goes on with its other topics."""
+    monkeypatch.setattr("polywire.core.log._TURN", 0)
+    slow = listen(rig, Listener(room=0), ALL)
+    await rig.publish("t", "1")
+    await rig.publish("u", "2")
+    await rig.quiet()
+    for _ in range(1_000):
+        listen(rig, Listener(), ALL)
+    publishing = asyncio.ensure_future(rig.publish("t", "3"))
+    lagging = rig.core.live._lagging
+    while not lagging._arriving:
+        give_room(rig, slow, 1)
+        await asyncio.sleep(0)
+    slow.room = None
+    await rig.core.delete_topic(rig.system, "t")
+    await publishing
+    assert await slow.wait(2) == [b"1", b"2"]
+    assert slow.gone == [("t", 1)]
+    await none_behind(rig)
+
+
+async def test_what_is_no_longer_on_the_disk_was_missed(make: Make) -> None:
+    rig = await make(Limits(tail_size=1))
+    reader = listen(rig, Listener(room=1), ALL)
+    await rig.publish("t", "1", "2", "3")
+    await rig.quiet()
+
+    async def nothing(*arguments: object, **more: object) -> list[Batch]:
+        return []
+
+    rig.engine.read = nothing  # type: ignore[attr-defined]
+    give_room(rig, reader)
+    await none_behind(rig)
+    assert reader.gone == [("t", 2)]
 
 
 async def test_many_behind_are_read_for_by_few(make: Make) -> None:

@@ -125,7 +125,7 @@ class Publisher:
             return
         told = partial(self._connection.stored, acked) if acked else None
         try:
-            self._core.post(self._principal, topic, records, told)
+            self._core.send(self._principal, topic, records, told)
         except PolywireError as error:
             if len(records) == 1:
                 self._refuse_record(topic, records[0], acked, error)

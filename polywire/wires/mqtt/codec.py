@@ -45,6 +45,10 @@ for _qos in range(3):
             _PUBLISH[0x30 | _dup << 3 | _qos << 1 | _retain] = (_qos, _retain, _dup)
 
 
+_WITH_MESSAGES: Final = (_CONNECT, 3)
+"""Packet types: CONNECT may bring a will, PUBLISH is a message."""
+
+
 class Decoder:
     """What one peer sends.
 
@@ -52,10 +56,15 @@ class Decoder:
     CONNECT is refused it is the level to answer in, or None if there is none to be told.
     """
 
-    __slots__ = ("_needed", "_unread", "error", "level", "maximum_packet_size")
+    __slots__ = ("_needed", "_unread", "error", "level", "maximum_packet_size", "maximum_request_size")
 
-    def __init__(self, *, maximum_packet_size: int, level: int | None = None) -> None:
+    def __init__(
+        self, *, maximum_packet_size: int, maximum_request_size: int | None = None, level: int | None = None
+    ) -> None:
+        """``maximum_request_size``: of packets that carry no message. They are read at once, and cost more by the
+        byte."""
         self.maximum_packet_size = maximum_packet_size
+        self.maximum_request_size = maximum_packet_size if maximum_request_size is None else maximum_request_size
         self.level = level
         self.error: MqttError | None = None
         self._unread = bytearray()  # the beginning of a packet, less than maximum_packet_size
@@ -151,8 +160,9 @@ class Decoder:
             self._needed = size - at + 1
             return at
         end = body + length
-        if end - at > self.maximum_packet_size:
-            raise MqttError(Reason.PACKET_TOO_LARGE, f"{end - at} bytes: at most {self.maximum_packet_size}")
+        most = self.maximum_packet_size if first >> 4 in _WITH_MESSAGES else self.maximum_request_size
+        if end - at > most:
+            raise MqttError(Reason.PACKET_TOO_LARGE, f"{end - at} bytes: at most {most}")
         if end > size:
             self._needed = end - at
             return at

@@ -209,12 +209,11 @@ class QueueFeed:
 
     def settled(self, entries: Sequence[Sent]) -> None:
         """PUBACK or PUBREC."""
-        released: list[int] = []
-        for entry in entries:
-            if entry.token is not None:
-                self._settle(entry.token)
-            if entry.released:
-                released.append(entry.id)
+        if self._sent or self._session.replayed:
+            for entry in entries:
+                if entry.token is not None:
+                    self._settle(entry.token)
+        released = [entry.id for entry in entries if entry.stage]
         if not released:
             return
         if self._session.persistent:

@@ -45,6 +45,7 @@ class Mqtt:
             receive_maximum=settings.receive_maximum,
             topic_alias_maximum=settings.topic_alias_maximum,
             in_flight=settings.in_flight,
+            maximum_request_size=settings.max_request_size,
         )
         self.connections = Connections(core.access, settings.max_connections_per_principal)
         self.encoder = Encoder(Encodings(settings.encoded_size), core.clock)

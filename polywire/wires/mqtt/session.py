@@ -96,7 +96,10 @@ class Session:
         """Whether the client wants reason strings beside those of CONNACK and DISCONNECT."""
         self.state = SessionState()
         self._rules = rules
-        self._decoder = Decoder(maximum_packet_size=rules.maximum_packet_size)
+        self._decoder = Decoder(
+            maximum_packet_size=rules.maximum_packet_size,
+            maximum_request_size=min(rules.maximum_request_size, rules.maximum_packet_size),
+        )
         self._phase = _AWAITED
         self._events: list[Event] = []
         self._out: list[bytes] = []

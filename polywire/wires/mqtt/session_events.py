@@ -22,6 +22,8 @@ class Rules(msgspec.Struct, frozen=True):
     receive_maximum: int
     topic_alias_maximum: int
     in_flight: int
+    maximum_request_size: int = 128 << 10
+    """Bytes of a packet that carries no message: SUBSCRIBE, say."""
 
 
 class Publishes(msgspec.Struct, gc=False):

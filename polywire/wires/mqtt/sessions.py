@@ -308,7 +308,7 @@ class Sessions:
             record = record_of_will(
                 will, name.key, Origin(session.owner, "mqtt", session.client_id), self._core.clock.now()
             )
-            self._core.post(session.principal, name.topic, [record], _complaining("a will", session.client_id))
+            self._core.send(session.principal, name.topic, [record], _complaining("a will", session.client_id))
         except (PolywireError, MqttError) as error:
             _logger.warning("the will of client %r is not published: %s", session.client_id, error)
 

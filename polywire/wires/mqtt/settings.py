@@ -68,6 +68,10 @@ class MqttSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             extra={"unit": "bytes"},
         ),
     ] = 0
+    max_request_size: Annotated[
+        int,
+        Meta(ge=64, description="of a packet that carries no message, such as SUBSCRIBE", extra={"unit": "bytes"}),
+    ] = 128 * KIB
     receive_maximum: Annotated[
         int, _two_bytes("QoS 1 and 2 messages from a client that are not acknowledged yet; more end its connection")
     ] = 1_000

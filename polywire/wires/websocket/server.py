@@ -144,7 +144,7 @@ class RawConnection:
 
     def _post(self, records: list[Record]) -> None:
         try:
-            self._core.post(self._principal, self._address.topic, records, self._stored)
+            self._core.send(self._principal, self._address.topic, records, self._stored)
         except PolywireError as error:
             if len(records) > 1 and isinstance(error, Invalid):
                 self._post_one_by_one(records)
@@ -157,7 +157,7 @@ class RawConnection:
         """One of them is wrong. To a peer they are single messages: those before it count."""
         for record in records:
             try:
-                self._core.post(self._principal, self._address.topic, [record], self._stored)
+                self._core.send(self._principal, self._address.topic, [record], self._stored)
             except PolywireError as error:
                 self._refuse(error)
                 return

@@ -148,6 +148,39 @@ async def test_retained_keys_in_order_and_pages(tmp_path: Path) -> None:
         assert [entry.record and entry.record.payload for entry in found] == keys
 
 
+async def test_a_range_of_retained_keys(tmp_path: Path) -> None:
+    keys = [b"%04d" % index for index in range(5_000)]
+    async with running(tmp_path) as engine:
+        for topic in (1, 2):
+            await write(engine, retained={(topic, key): Retained(topic, key, 5, 6, 7, Record(key)) for key in keys})
+        found, last = await engine.retained_range(1, b"0100", b"0150", wanted=None, limit=40, size=MIB)
+        assert ([one.key for one in found], last) == (keys[100:140], b"0139")
+        found, last = await engine.retained_range(1, b"0139\0", b"0150", wanted=None, limit=40, size=MIB)
+        assert ([one.key for one in found], last) == (keys[140:150], None)
+        found, last = await engine.retained_range(1, b"0100", b"0100\0", wanted=None, limit=1, size=MIB)
+        assert ([one.record and one.record.payload for one in found], last) == ([b"0100"], None)
+        found, last = await engine.retained_range(1, b"0100", None, wanted=None, limit=100, size=10)
+        assert ([one.key for one in found], last) == (keys[100:103], b"0102")
+        assert await engine.retained_range(3, b"", None, wanted=None, limit=100, size=10) == ([], None)
+
+        # A look at so many keys at once, be any of them wanted or not.
+        wanted, first, looks = list[bytes](), b"", 0
+        while True:
+            found, last = await engine.retained_range(
+                1, first, None, wanted=lambda key: key.endswith(b"77"), limit=10, size=MIB
+            )
+            wanted += [one.key for one in found]
+            looks += 1
+            if last is None:
+                break
+            first = last + b"\0"
+        assert wanted == [key for key in keys if key.endswith(b"77")]
+        assert looks >= 5
+        found, last = await engine.retained_range(1, b"", None, wanted=lambda _key: False, limit=10, size=MIB)
+        assert found == []
+        assert b"" < last < keys[-1]
+
+
 async def test_pages_of_large_messages_are_shorter(tmp_path: Path) -> None:
     async with running(tmp_path) as engine:
         for index in range(4):
@@ -157,6 +190,8 @@ async def test_pages_of_large_messages_are_shorter(tmp_path: Path) -> None:
                 delayed=[Delayed(f"d{index}", index, 1, Record(bytes(MIB)))],
             )  # fmt: skip
         assert len(await engine.retained_keys(1, after=None, limit=100)) == 1
+        found, last = await engine.retained_range(1, b"", None, wanted=None, limit=100, size=100 * MIB)
+        assert ([one.key for one in found], last) == ([b"0"], b"0")
         assert len(await engine.due(100, limit=100)) == 1
         assert len(await engine.delayed(1, after=None, limit=100)) == 1
 

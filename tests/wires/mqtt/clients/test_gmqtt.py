@@ -91,8 +91,10 @@ async def test_properties(broker: Broker, topic: str) -> None:
 @VERSIONS
 async def test_retained(broker: Broker, topic: str, version: int) -> None:
     async with connected(broker, topic, version) as client:
+        await client.subscribe(f"{topic}/fence", 1)
         client.client.publish(topic, "kept", qos=1, retain=True)
         client.client.publish(f"{topic}/fence", "x", qos=1)
+        assert (await client.next())[1] == b"x"
         await client.subscribe(topic, 1)
         found = await client.next()
     assert (found[1], found[3]["retain"]) == (b"kept", True)

@@ -23,13 +23,13 @@ def command(broker: Broker, tool: str, *arguments: str) -> list[str]:
     return [require_tool(tool), "-h", broker.host, "-p", str(broker.port), *arguments]
 
 
-def run(broker: Broker, tool: str, *arguments: str, text: str | None = None, ends: int = 0) -> str:
-    """What it wrote; it must end with this code."""
+def run(broker: Broker, tool: str, *arguments: str, text: str | None = None, ends: tuple[int, ...] = (0,)) -> str:
+    """What it wrote; it must end with one of these codes."""
     done = subprocess.run(
         command(broker, tool, *arguments), input=text, capture_output=True, text=True, timeout=20, check=False
     )
-    assert done.returncode == ends, done.stderr or done.stdout
-    return done.stdout + (done.stderr if ends else "")
+    assert done.returncode in ends, done.stderr or done.stdout
+    return done.stdout + (done.stderr if done.returncode else "")
 
 
 @contextmanager
@@ -138,9 +138,11 @@ def test_a_login(start_broker: Callable[..., Broker]) -> None:
     run(broker, "mosquitto_pub", "-u", name, "-P", password, "-q", "1", "-r", "-t", "a", "-m", "x")
     read = ("mosquitto_sub", "-C", "1", "-W", "10", "-t", "a")
     assert run(broker, *read, "-u", name, "-P", password) == "x\n"
-    assert "not authorised" in run(broker, *read, "-u", name, "-P", "wrong", ends=5).lower()
-    told = run(broker, *read, "-V", "5", ends=135)
-    assert "not authorized" in told.lower()
+    refused = ("not authorised", "bad user name or password", "not authorized")
+    for version, codes in (("311", (4, 5)), ("5", (0x86, 0x87))):
+        for login in (("-u", name, "-P", "wrong"), ()):
+            told = run(broker, *read, "-V", version, *login, ends=codes).lower()
+            assert any(text in told for text in refused)
 
 
 def test_a_request_and_its_response(broker: Broker, topic: str) -> None:

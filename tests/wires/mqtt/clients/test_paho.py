@@ -116,7 +116,9 @@ def test_publish_single_and_subscribe_simple(broker: Broker, topic: str, version
     for qos in (0, 1, 2):
         publish.single(f"{topic}/{qos}", f"payload {qos}", qos=qos, retain=True, **at)
         message = subscribe.simple(f"{topic}/{qos}", qos=2, **at)
-        assert (message.payload, message.retain, message.qos) == (f"payload {qos}".encode(), True, qos)
+        assert (message.payload, message.qos) == (f"payload {qos}".encode(), qos)
+        # At QoS 0 nobody is told when it is kept: it may also come as one that was published just now.
+        assert message.retain or qos == 0
 
 
 def test_publish_multiple_and_subscribe_to_several(broker: Broker, topic: str) -> None:
@@ -136,7 +138,7 @@ def test_subscribe_callback(broker: Broker, topic: str) -> None:
         found.append(message.payload)
         client.disconnect()
 
-    publish.single(topic, "kept", retain=True, hostname=broker.host, port=broker.port)
+    publish.single(topic, "kept", qos=1, retain=True, hostname=broker.host, port=broker.port)
     subscribe.callback(on_message, topic, hostname=broker.host, port=broker.port)
     assert found == [b"kept"]
 
