@@ -205,8 +205,9 @@ class Principal:
         rights.everything = False
         rights.active = active
         rights.version += 1
-        for callback in list(self._watchers.values()):
-            callback()
+        for number, callback in list(self._watchers.items()):
+            if number in self._watchers:  # and was not forgotten by one before it
+                callback()
 
 
 class StoredKey(msgspec.Struct, frozen=True):

@@ -215,9 +215,10 @@ class Lagging:
         return topic.offered if in_memory is None else min(in_memory, topic.offered)
 
     async def _give_from(self, reading: Reading, topic: Topic, lag: Lag, batch: Batch, turn: Turn) -> None:
-        """This batch, and what was read with it."""
+        """Some of this batch; and all that was read from the disk, so that it is not held while others have their
+        turn."""
         following: Batch | None = batch
-        while following is not None:
+        while following is not None and lag.next < topic.offered:
             if not await self._give(reading, topic, lag, following, turn):
                 self._rest(reading, topic, lag)
                 return

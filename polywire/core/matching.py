@@ -5,7 +5,7 @@ A publish costs its matches, not the number of patterns: 100,000 patterns like `
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from polywire.core.address import key_text
 
@@ -17,12 +17,31 @@ _CACHED_KEYS = 1_024
 _CACHED_KEY_SIZE = 128
 
 
+_NO_WORDS: dict[str, Any] = {}
+_NO_VALUES: dict[Any, None] = {}
+
+
 class _Node(Generic[T]):
     __slots__ = ("values", "words")
 
     def __init__(self) -> None:
-        self.words: dict[str, _Node[T]] = {}
-        self.values: dict[T, None] = {}
+        # Most have one of them only, and there may be very many.
+        self.words: dict[str, _Node[T]] = _NO_WORDS
+        self.values: dict[T, None] = _NO_VALUES
+
+    def step(self, word: str) -> _Node[T]:
+        """The node of this word, made if it is missing."""
+        if self.words is _NO_WORDS:
+            self.words = {}
+        step = self.words.get(word)
+        if step is None:
+            step = self.words[word] = _Node()
+        return step
+
+    def put(self, value: T) -> None:
+        if self.values is _NO_VALUES:
+            self.values = {}
+        self.values[value] = None
 
     def empty(self) -> bool:
         return not self.words and not self.values
@@ -61,9 +80,9 @@ class KeyIndex(Generic[T]):
         node = self._root
         words = _words(pattern)
         for word in words:
-            node = node.words.setdefault(word, _Node())
+            node = node.step(word)
         if value not in node.values:
-            node.values[value] = None
+            node.put(value)
             self._count += 1
         if words == ["#"]:
             self._rest[value] = None
@@ -94,16 +113,6 @@ class KeyIndex(Generic[T]):
             if child.empty():
                 del parent.words[word]
         self._cache.clear()
-
-    def values(self) -> list[T]:
-        """All values, a value once for each of its patterns."""
-        found: list[T] = [*self._keyless]
-        nodes = [self._root]
-        while nodes:
-            node = nodes.pop()
-            found.extend(node.values)
-            nodes.extend(node.words.values())
-        return found
 
     def match(self, key: bytes | None) -> tuple[T, ...]:
         """The same tuple for neighbours with the same key, so that who asks may treat them alike."""

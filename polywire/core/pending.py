@@ -28,6 +28,8 @@ _decode = msgspec.msgpack.Decoder(dict[int, Extra]).decode
 
 
 class Pending:
+    __slots__ = ("_bits", "_chunks", "_volatile", "count", "dirty", "extras")
+
     def __init__(self) -> None:
         self.count = 0
         self.extras: dict[int, Extra] = {}

@@ -271,7 +271,12 @@ class Registry:
         if subscription.consumers:
             subscription.used = now
         elif subscription.owner != self._core.access.system.name and now - subscription.used > limit:
-            self._core.event("subscription.expired", subscription=subscription.name, pending=subscription.pending.count)
+            self._core.event(
+                "subscription.expired",
+                subscription=subscription.name,
+                kind=subscription.settings.kind,
+                pending=subscription.pending.count,
+            )
             self._drop(subscription, NotFound(f"subscription {subscription.name!r} expired"))
             return
         if subscription.used - subscription.used_stored > limit * _USED_LAG:

@@ -82,12 +82,15 @@ class Binding:
             topic.filtered.add(self.source.key, self)
         else:
             topic.bindings[self] = None
+        if self.subscription.settings.kind != "session":
+            topic.shown[self] = None
 
     def detach(self, topic: Topic) -> None:
         if self.source.by_key:
             topic.filtered.remove(self.source.key, self)
         else:
             topic.bindings.pop(self, None)
+        topic.shown.pop(self, None)
 
 
 def route(topic: Topic, batch: Batch, woken: dict[Subscription, None], *, again: bool = False) -> None:

@@ -62,6 +62,8 @@ class StoredTopic(msgspec.Struct, frozen=True):
 
 
 class TopicInfo(msgspec.Struct, frozen=True):
+    """``subscriptions``: names, without those of sessions, of which there may be as many as there are clients."""
+
     name: str
     epoch: int
     oldest: int
@@ -97,6 +99,7 @@ class Topic:
         self.tail = Run()
         self.bindings: dict[Binding, None] = {}
         self.filtered: KeyIndex[Binding] = KeyIndex()
+        self.shown: dict[Binding, None] = {}  # of both those that `info` names
         self.followers: dict[Follower, None] = {}  # live, without a filter
         self.filtering: KeyIndex[Follower] = KeyIndex()
         self.offered = 0  # live readers had their chance at everything below, since the hub started
@@ -129,9 +132,7 @@ class Topic:
         return StoredTopic(self.name, self.epoch, self.settings, self.oldest, self.head, self.deleted, self.on_use)
 
     def info(self) -> TopicInfo:
-        names = sorted(
-            {b.subscription.name for b in self.bindings} | {b.subscription.name for b in self.all_filtered()}
-        )
+        names = sorted({binding.subscription.name for binding in self.shown})
         followers = len(self.followers) + len(self.filtering)
         return TopicInfo(
             self.name,
@@ -145,6 +146,3 @@ class Topic:
             followers,
             names,
         )
-
-    def all_filtered(self) -> list[Binding]:
-        return self.filtered.values()

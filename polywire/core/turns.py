@@ -11,6 +11,8 @@ __all__ = ["KeyTurns"]
 class KeyTurns:
     """``waiting``: how many messages wait behind another of their key."""
 
+    __slots__ = ("_behind", "_first", "waiting")
+
     def __init__(self) -> None:
         self.waiting = 0
         self._first: dict[bytes | None, int] = {}

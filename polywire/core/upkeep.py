@@ -138,15 +138,9 @@ class Upkeep:
         # Where whole rounds of rows are held, look at later ones next time, and begin anew at the end.
         topic.sweep = past[-1].offset + past[-1].messages if whole else 0
         if topic.deleted and len(rows) < _ROWS and topic.count == 0 and topic.uncommitted == 0:
-            self._drop(topic)
+            self._core.catalog.drop(topic)
             return False
         return whole and freed
-
-    def _drop(self, topic: Topic) -> None:
-        for subscription in self._core.subscriptions:
-            for binding in subscription.bindings:
-                binding.detach(topic)
-        self._core.catalog.drop(topic)
 
     async def _remove(self, topic: Topic, past: list[RowSpan]) -> bool:
         """Remove those of the runs that nobody holds; whether there were any."""
@@ -213,7 +207,7 @@ class Upkeep:
             for subscription in holders:
                 topic.dropped += subscription.forget(batch.seq, len(batch))
         if topic.deleted and not topic.tail:
-            self._drop(topic)
+            self._core.catalog.drop(topic)
 
     def _overflow(self, topic: Topic) -> None:
         if topic.volatile:

@@ -36,6 +36,20 @@ async def key(rig: Rig, name: str, *allow: str) -> Principal:
     return rig.core.access.authenticate(secret)
 
 
+def test_who_was_forgotten_meanwhile_is_not_told_of_a_right_taken_away() -> None:
+    principal, told = Principal("reader", "key"), list[str]()
+
+    def first() -> None:
+        told.append("first")
+        forget_second()
+
+    principal.on_revoked(first)
+    forget_second = principal.on_revoked(lambda: told.append("second"))
+    principal.on_revoked(lambda: told.append("third"))
+    principal.narrow((), active=False)
+    assert told == ["first", "third"]
+
+
 async def test_a_hub_without_keys_is_open(rig: Rig) -> None:
     anonymous = rig.core.access.authenticate(None)
     assert rig.core.access.open

@@ -59,7 +59,6 @@ def test_values_for_messages_without_a_key() -> None:
         index.add(None, "both")
     assert index.match(None) == ("both", "none")
     assert index.match(b"") == index.match(b"a") == ("both",)
-    assert sorted(index.values()) == ["both", "both", "none"]
     assert len(index) == 3
     index.remove("#", "both")
     assert index.match(None) == ("none", "both")
@@ -77,7 +76,7 @@ def test_the_same_value_under_two_patterns_is_found_once() -> None:
     assert index.match(b"a.b") == ("v",)
     index.remove("a.*", "v")
     assert index.match(b"a.b") == ("v",)
-    assert index.values() == ["v"]
+    assert len(index) == 1
 
 
 def test_hostile_patterns_and_keys_cost_little() -> None:

@@ -91,7 +91,7 @@ HOW = {
 
 
 @pytest.mark.parametrize("first", ["message", "state"])
-@pytest.mark.parametrize("how", [*HOW, "delayed"])
+@pytest.mark.parametrize("how", [*HOW, "delayed", "sent"])
 async def test_a_message_and_a_state_are_one_commit(rig: Rig, how: str, first: str) -> None:
     await rig.publish("t", "before")
     await rig.quiet()
@@ -101,7 +101,10 @@ async def test_a_message_and_a_state_are_one_commit(rig: Rig, how: str, first: s
         record = HOW.get(how, Record(b"1"))
         if first == "state":
             put(rig, "a", b"1")
-        rig.core.post(rig.system, "t", [record], due=due)
+        if how == "sent":
+            rig.core.send(rig.system, "t", [record])
+        else:
+            rig.core.post(rig.system, "t", [record], due=due)
         if first == "message":
             put(rig, "a", b"1")
 

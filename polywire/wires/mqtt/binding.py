@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from polywire.wires.mqtt.connection import Connection
     from polywire.wires.mqtt.server import Mqtt
 
-__all__ = ["CONNECT_REASONS", "PUBLISH_REASONS", "SUBSCRIBE_REASONS", "Publisher", "reason_of"]
+__all__ = ["CONNECT_REASONS", "PUBLISH_REASONS", "SUBSCRIBE_REASONS", "Publisher", "reason_of", "said"]
 
 _logger = logging.getLogger("polywire.mqtt")
 
@@ -144,11 +144,22 @@ class Publisher:
     def _refuse_record(self, topic: str, record: Record, acked: Sequence[Publish], error: PolywireError) -> None:
         """The core did not take it."""
         self._wire.counters.errors += 1
-        can_say = bool(acked) and self._connection.level >= 5
-        if not can_say and isinstance(error, Invalid):
-            self._core.subscriptions.dead_letter(topic, record, error.detail)
+        if not self._can_say(len(acked)) and isinstance(error, Invalid):
+            self._core.subscriptions.dead_letter(topic, record, said(error))
         if acked:
             self._answer(acked, error)
+
+    def _can_say(self, qos: int) -> bool:
+        return qos > 0 and self._connection.level >= 5
+
+    def _keep_unsaid(self, publish: Publish, error: PolywireError) -> None:
+        """What cannot be read, be it a message or the arguments of a call, as far as it goes."""
+        if self._can_say(publish.qos) or not isinstance(error, Invalid):
+            return
+        name = read_name(publish.topic)
+        topic = name.topic if name.operation is None else f"{name.topic}/{name.operation}"
+        record = Record(publish.payload, name.key, origin=self._origin)
+        self._core.subscriptions.dead_letter(topic, record, said(error))
 
     def _answer(self, acked: Sequence[Publish], error: PolywireError) -> None:
         connection = self._connection
@@ -164,6 +175,7 @@ class Publisher:
         """What stands in the packet cannot be published."""
         self._wire.counters.errors += 1
         if isinstance(error, PolywireError):
+            self._keep_unsaid(publish, error)
             if publish.qos:
                 self._answer([publish], error)
             return
@@ -176,4 +188,7 @@ class Publisher:
 
 
 def said(error: PolywireError) -> str:
-    return f"{error.detail}: {error.hint}" if error.hint else error.detail
+    """In one line, with all fields that are wrong."""
+    fields = ", ".join(f"{field.path} {field.message}" for field in error.fields)
+    parts = (error.detail, fields if len(error.fields) > 1 else None, error.hint)
+    return ": ".join([part for part in parts if part])

@@ -17,12 +17,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from polywire.core.access import Principal
 from polywire.core.errors import PolywireError, Unauthenticated
-from polywire.core.message import Record
 from polywire.wires.mqtt.binding import CONNECT_REASONS, PUBLISH_REASONS, Publisher, reason_of, said
 from polywire.wires.mqtt.encoding import ANYONE, Peer
 from polywire.wires.mqtt.opening import Opening
 from polywire.wires.mqtt.packets import Connect, Publish, Subscribe, Unsubscribe
-from polywire.wires.mqtt.reasons import Reason
+from polywire.wires.mqtt.reasons import MqttError, Reason
 from polywire.wires.mqtt.session import Broken, Completed, Disconnected, Event, Publishes, Release, Session, Settled
 from polywire.wires.mqtt.subscribing import Subscriptions
 
@@ -74,6 +73,7 @@ class Connection(asyncio.BufferedProtocol):
         self._waits_for_relief = False
         self._forget: Callable[[], None] = _nothing
         self._slow: asyncio.TimerHandle | None = None
+        self._awaits_room: asyncio.Future[None] | None = None
 
     # The transport's side
 
@@ -127,6 +127,7 @@ class Connection(asyncio.BufferedProtocol):
             self._slow.cancel()
             self._slow = None
         self._mind_reading()
+        self._tell_of_room()
         if self.subscriptions is not None:
             self.subscriptions.writable()
 
@@ -235,18 +236,23 @@ class Connection(asyncio.BufferedProtocol):
         self.level = connect.level
         try:
             opening = Opening(self.wire, connect, self._principal)
-            self._forget = self.wire.connections.open(opening.principal)
+            self._forget = self.wire.connections.open(opening.account)
         except PolywireError as error:
             self._refuse_connect(connect, error)
-            return
-        self._open(opening)
+        except MqttError as error:
+            self._refuse(error.reason, error.detail)
+        else:
+            self._open(opening)
 
     def _refuse_connect(self, connect: Connect, error: PolywireError) -> None:
         reason = reason_of(error, CONNECT_REASONS)
         if isinstance(error, Unauthenticated) and connect.password is None and connect.username is None:
             reason = Reason.NOT_AUTHORIZED
+        self._refuse(reason, said(error))
+
+    def _refuse(self, reason: int, text: str) -> None:
         self.wire.counters.errors += 1
-        self.protocol.refuse(reason, said(error))
+        self.protocol.refuse(reason, text)
         self.close()
 
     def _open(self, opening: Opening) -> None:
@@ -393,11 +399,18 @@ class Connection(asyncio.BufferedProtocol):
             self._out_size = 0
             if not self._transport.is_closing():
                 self._transport.write(b"".join(out))
+        self._tell_of_room()
 
-    def tell(self, name: bytes, record: Record) -> None:
-        """A message that is in no topic, if the client is subscribed to that name."""
-        if self.subscriptions is not None and not self.ended:
-            self.subscriptions.live.tell_all(name, record)
+    async def room(self) -> None:
+        """Until the client may have read something, or is gone: then look again whether it is `full`."""
+        if self._awaits_room is None:
+            self._awaits_room = self._loop.create_future()
+        await asyncio.shield(self._awaits_room)
+
+    def _tell_of_room(self) -> None:
+        waiter, self._awaits_room = self._awaits_room, None
+        if waiter is not None:
+            waiter.set_result(None)
 
     # Ending
 
@@ -434,8 +447,10 @@ class Connection(asyncio.BufferedProtocol):
             self.subscriptions.leave()
         self._forget()
         self._forget = _nothing
+        self.wire.calls.leave(self)
         if session is not None and session.connection is self:
             self.wire.sessions.leave(session, will=will, expiry=expiry)
+        self._tell_of_room()
 
     def lose_session(self) -> None:
         """The session ended while it was connected."""

@@ -203,9 +203,3 @@ class LiveFeed:
         if packet is not None and packet.size <= self._protocol.peer_maximum_packet_size:
             self._counters.delivered += 1
             self._connection.write(packet.whole())
-
-    def tell_all(self, name: bytes, record: Record) -> None:
-        """By whatever subscriptions mean this name."""
-        granted = tuple(one for one in self._session.granted.values() if one.filter.matches(name))
-        if granted:
-            self.tell(name, record, granted)

@@ -9,6 +9,7 @@ from polywire.core.access import Principal
 from polywire.core.errors import Invalid, Unauthenticated
 from polywire.wires.mqtt.packets import Connack, Connect, Properties, Property
 from polywire.wires.mqtt.reasons import MqttError, Reason
+from polywire.wires.mqtt.replies import reply_topic
 
 if TYPE_CHECKING:
     from polywire.wires.mqtt.client_session import ClientSession
@@ -21,7 +22,7 @@ _CLIENT_ID = 250
 
 
 class Opening:
-    """A CONNECT that is about to be answered. Raises the core's errors for one that is refused."""
+    """A CONNECT that is about to be answered. Raises the core's errors, and `MqttError`, for one that is refused."""
 
     def __init__(self, wire: Mqtt, connect: Connect, principal: Principal | None) -> None:
         self.connect = connect
@@ -29,7 +30,9 @@ class Opening:
         wire.require_ready()
         self.assigned = not connect.client_id
         self.client_id = self._client_id()
-        self.principal = self._authenticated(principal).of_client(self.client_id)
+        self.account = self._authenticated(principal)
+        """Whose connections are counted together."""
+        self.principal = self.account.of_client(self.client_id)
         if self.principal.powerless:
             raise Unauthenticated("MQTT needs an API key", hint="send it as the password, with any user name")
         self.keep_alive_seconds = self._keep_alive()
@@ -77,7 +80,7 @@ class Opening:
         try:
             self._wire.sessions.require_will(self.principal, will)
         except MqttError as error:
-            raise Invalid(f"the will: {error.detail}") from None
+            raise MqttError(error.reason, f"the will: {error.detail}") from None
 
     def session(self) -> tuple[ClientSession, bool]:
         """The client's session and whether it was there; another connection of the client is ended first."""
@@ -103,5 +106,5 @@ class Opening:
         if self.keep_alive_seconds != self.connect.keep_alive:
             told[Property.SERVER_KEEP_ALIVE] = self.keep_alive_seconds
         if asked.get(Property.REQUEST_RESPONSE_INFORMATION):
-            told[Property.RESPONSE_INFORMATION] = self._wire.calls.reply_topic(self.client_id)
+            told[Property.RESPONSE_INFORMATION] = reply_topic(self.client_id)
         return told

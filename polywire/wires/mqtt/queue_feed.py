@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from polywire.core.delivery import Consumer, Delivery
 from polywire.core.errors import PolywireError
-from polywire.core.message import Message
+from polywire.core.message import Message, Origin
 from polywire.wires.mqtt.client_session import ClientSession, Granted
 from polywire.wires.mqtt.codec import PACKET_IDS
 from polywire.wires.mqtt.encoding import Form
@@ -46,7 +46,8 @@ class QueueFeed:
         self._again: dict[int, int] = {}  # ids of before, by token
         self._own: Consumer | None = None
         self._shares: dict[str, _Share] = {}
-        self._forms: dict[tuple[str, bytes | None], Form | None] = {}
+        self._origin = Origin(session.principal.name, "mqtt", session.client_id)
+        self._forms: dict[tuple[str, bytes | None, bool], Form | None] = {}
         self._begun = False
 
     # Life
@@ -73,8 +74,11 @@ class QueueFeed:
         self._protocol.release([entry.id for entry in state.sent.values() if entry.released])
         self._connection.flush_soon()
 
-    def join_own(self) -> None:
+    def changed(self) -> None:
+        """The session's subscriptions: messages are told by those there are now."""
         self._forms.clear()
+
+    def join_own(self) -> None:
         if self._own is None and self._begun:
             self._own = self._core.subscriptions.consume(
                 self._session.principal,
@@ -190,19 +194,21 @@ class QueueFeed:
         """How the client is told a message, by all its subscriptions that queue it; None: by none."""
         if granted is not None:
             return self._wire.form((granted,), self._connection.level)
-        place = message.topic, message.record.key
+        place = message.topic, message.record.key, message.record.origin == self._origin
         if place not in self._forms:
             if len(self._forms) >= 1_024:
                 self._forms.clear()
             self._forms[place] = self._find_form(*place)
         return self._forms[place]
 
-    def _find_form(self, topic: str, key: bytes | None) -> Form | None:
+    def _find_form(self, topic: str, key: bytes | None, is_own: bool) -> Form | None:
+        """``is_own``: the client published it itself [MQTT-3.8.3-3]."""
         name = mqtt_name(topic, key)
         if name is None:
             return Form(self._connection.level, 0)
-        own = (one for one in self._session.granted.values() if one.filter.share is None)
-        found = tuple(one for one in own if one.filter.matches(name))
+        granted = (one for one in self._session.granted.values() if one.filter.share is None)
+        wanted = (one for one in granted if not (is_own and one.options.no_local))
+        found = tuple(one for one in wanted if one.filter.matches(name))
         return self._wire.form(found, self._connection.level) if any(one.queued for one in found) else None
 
     # Settling

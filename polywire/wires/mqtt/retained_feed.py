@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from polywire.core.errors import PolywireError
-from polywire.core.message import Message, Record
+from polywire.core.message import Flag, Message, Record
 from polywire.core.retained import RetainedScan
 from polywire.wires.mqtt.client_session import ClientSession, Granted
 from polywire.wires.mqtt.codec import PACKET_IDS
@@ -19,9 +19,17 @@ if TYPE_CHECKING:
     from polywire.wires.mqtt.connection import Connection
     from polywire.wires.mqtt.server import Mqtt
 
-__all__ = ["RetainedFeed"]
+__all__ = ["Retained", "RetainedFeed"]
 
 _logger = logging.getLogger("polywire.mqtt")
+
+
+class Retained(NamedTuple):
+    """What is retained for a subscription; what comes live has a seq of ``live_from`` or more."""
+
+    granted: Granted
+    scan: RetainedScan
+    live_from: int
 
 
 class RetainedFeed:
@@ -33,22 +41,28 @@ class RetainedFeed:
         self._connection = connection
         self._session = session
         self._protocol = connection.protocol
-        self._queue: deque[tuple[Granted, RetainedScan]] = deque()
+        self._queue: deque[Retained] = deque()
         self._task: asyncio.Task[None] | None = None
         self._room: asyncio.Future[None] | None = None
 
-    def scan(self, granted: Granted) -> RetainedScan | None:
-        """In the turn in which the subscription is made: what is published from then on is not in it."""
+    def scan(self, granted: Granted) -> Retained | None:
+        """In the turn in which the subscription is made: what comes otherwise from then on is not in it.
+
+        Live, that begins with what is not committed yet; in a queue, with what is appended next.
+        """
         if granted.filter.direct:
             return None
-        return self._core.retained(self._session.principal, granted.filter.live_pattern)
+        live_from = self._core.log.uncommitted_from
+        since = None if granted.queued else live_from
+        scan = self._core.retained(self._session.principal, granted.filter.live_pattern, since=since)
+        return Retained(granted, scan, live_from)
 
-    def send(self, granted: Granted, scan: RetainedScan | None) -> None:
+    def send(self, granted: Granted, retained: Retained | None) -> None:
         """All that the subscription means, behind SUBACK."""
         if granted.filter.sys:
             self._send_figures(granted)
-        elif scan is not None:
-            self._queue.append((granted, scan))
+        elif retained is not None:
+            self._queue.append(retained)
             if self._task is None:
                 self._task = asyncio.get_running_loop().create_task(self._run())
 
@@ -71,20 +85,20 @@ class RetainedFeed:
     async def _run(self) -> None:
         try:
             while self._queue:
-                granted, scan = self._queue.popleft()
-                await self._send_all(granted, scan)
+                await self._send_all(self._queue.popleft())
         except PolywireError as error:
             _logger.warning("retained messages for client %r: %s", self._session.client_id, error)
         finally:
             self._task = None
 
-    async def _send_all(self, granted: Granted, scan: RetainedScan) -> None:
-        async for page in scan:
+    async def _send_all(self, retained: Retained) -> None:
+        granted = retained.granted
+        async for page in retained.scan:
             for message in page:
                 await self._until_room()
                 if self._session.granted.get(granted.filter.text) is not granted:
                     return  # unsubscribed, or subscribed anew
-                if page.stands(message):
+                if page.stands(message) and not _comes_live(message, retained):
                     self._send(message, granted)
 
     async def _until_room(self) -> None:
@@ -133,3 +147,8 @@ class RetainedFeed:
             self._protocol.send_again([entry.id])
             if packet is not None:
                 self._connection.write(packet.whole(PACKET_IDS[entry.id]))
+
+
+def _comes_live(message: Message, retained: Retained) -> bool:
+    """Also to a session with a queue: what was published at QoS 0 does not wait in it."""
+    return bool(message.record.flags & Flag.VOLATILE) and message.seq >= retained.live_from

@@ -133,6 +133,7 @@ class Mqtt:
     async def drain(self, seconds: float) -> None:
         """Tell clients to go; what they published and is being stored is still acknowledged."""
         self._draining = True
+        await self.calls.drain(seconds)
         for number, connection in enumerate(list(self._open)):
             connection.end(Reason.SERVER_SHUTTING_DOWN, "the hub is stopping")
             if number % _AT_ONCE == _AT_ONCE - 1:
@@ -148,6 +149,6 @@ class Mqtt:
             connection.abort()
         self.sessions.stop()
         self.sys.stop()
-        self.calls.stop()
+        await self.calls.stop()
         if self._patrol_timer is not None:
             self._patrol_timer.cancel()

@@ -19,7 +19,7 @@ from polywire.core.clock import Timer
 from polywire.core.errors import Denied, LimitExceeded, PolywireError
 from polywire.core.message import Origin
 from polywire.wires.mqtt.client_session import FOREVER, ClientSession, StoredSession, share_settings
-from polywire.wires.mqtt.names import read_name
+from polywire.wires.mqtt.names import Name, read_name
 from polywire.wires.mqtt.packets import Connect, Property, Will
 from polywire.wires.mqtt.reasons import MqttError, Reason
 from polywire.wires.mqtt.records import record_of_will
@@ -308,15 +308,23 @@ class Sessions:
             record = record_of_will(
                 will, name.key, Origin(session.owner, "mqtt", session.client_id), self._core.clock.now()
             )
-            self._core.send(session.principal, name.topic, [record], _complaining("a will", session.client_id))
+            self._core.send(self._testator(session, name), name.topic, [record], _complaining(session.client_id))
         except (PolywireError, MqttError) as error:
             _logger.warning("the will of client %r is not published: %s", session.client_id, error)
+
+    def _testator(self, session: ClientSession, name: Name) -> Principal:
+        """Who publishes the will. When the hub stops, it has to do so itself: clients may no longer."""
+        self._require_publisher(session.principal, name)
+        return session.principal if self._core.ready else self._core.access.system
 
     def require_will(self, principal: Principal, will: Will) -> None:
         """Whether this will could be published now. Raises `MqttError`, `Denied`, `Unauthenticated`."""
         name = read_name(will.topic)
         if name.operation is not None:
             raise MqttError(Reason.TOPIC_NAME_INVALID, "a will cannot call an operation")
+        self._require_publisher(principal, name)
+
+    def _require_publisher(self, principal: Principal, name: Name) -> None:
         address = name.topic if name.key is None else f"{name.topic}.{name.key.decode()}"
         self._core.access.require(principal, Action.PUBLISH, address)
 
@@ -350,9 +358,9 @@ def _ignore(error: PolywireError | None) -> None:
     pass
 
 
-def _complaining(what: str, client_id: str) -> Callable[[PolywireError | None], None]:
+def _complaining(client_id: str) -> Callable[[PolywireError | None], None]:
     def told(error: PolywireError | None) -> None:
         if error is not None:
-            _logger.warning("%s of client %r is lost: %s", what, client_id, error)
+            _logger.warning("the will of client %r is lost: %s", client_id, error)
 
     return told

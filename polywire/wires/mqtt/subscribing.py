@@ -12,7 +12,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from polywire.core.errors import LimitExceeded, PolywireError
-from polywire.core.retained import RetainedScan
 from polywire.core.routing import Source
 from polywire.wires.mqtt.binding import SUBSCRIBE_REASONS, reason_of, said
 from polywire.wires.mqtt.client_session import ClientSession, Granted
@@ -22,7 +21,8 @@ from polywire.wires.mqtt.names import read_filter
 from polywire.wires.mqtt.packets import Property, Subscribe, SubscriptionOptions, Unsubscribe
 from polywire.wires.mqtt.queue_feed import QueueFeed
 from polywire.wires.mqtt.reasons import MqttError, Reason
-from polywire.wires.mqtt.retained_feed import RetainedFeed
+from polywire.wires.mqtt.replies import require_reply_filter
+from polywire.wires.mqtt.retained_feed import Retained, RetainedFeed
 
 if TYPE_CHECKING:
     from polywire.wires.mqtt.connection import Connection
@@ -79,7 +79,7 @@ class Subscriptions:
 
     def subscribe(self, packet: Subscribe) -> None:
         identifier = packet.properties.get(Property.SUBSCRIPTION_IDENTIFIER, [0])[0]
-        new: list[tuple[Granted, RetainedScan | None]] = []
+        new: list[tuple[Granted, Retained | None]] = []
         reasons: list[int] = []
         why: str | None = None
         for text, options in packet.filters:
@@ -116,7 +116,7 @@ class Subscriptions:
         id: int,
         reasons: list[int],
         why: str | None,
-        new: list[tuple[Granted, RetainedScan | None]],
+        new: list[tuple[Granted, Retained | None]],
         error: PolywireError | None,
     ) -> None:
         connection = self._connection
@@ -127,8 +127,8 @@ class Subscriptions:
             return
         connection.protocol.suback(id, reasons, why)
         connection.flush_soon()
-        for granted, scan in new:
-            self._retained.send(granted, scan)
+        for granted, retained in new:
+            self._retained.send(granted, retained)
 
     def _subscribe(self, text: str, options: SubscriptionOptions, identifier: int) -> Granted:
         """Raises `MqttError`, and what the core raises."""
@@ -144,6 +144,7 @@ class Subscriptions:
         self._listen(granted)  # may be refused; then everything is as before
         granted_now[text] = granted
         self._queue(granted, before)
+        self._queues.changed()
         return granted
 
     def _listen(self, granted: Granted) -> None:
@@ -152,7 +153,7 @@ class Subscriptions:
         if wanted.sys:
             self._wire.sys.subscribe(self._session.principal, wanted, self.live, granted)
         elif wanted.operation is not None:
-            self._wire.calls.require_reply_filter(self._session.client_id, wanted)
+            require_reply_filter(self._session.client_id, wanted)
         elif wanted.share is None:
             if wanted.topic is not None:
                 self._core.catalog.ensure(wanted.topic)
@@ -197,6 +198,7 @@ class Subscriptions:
         granted = self._session.granted.pop(text, None)
         if granted is None:
             return False
+        self._queues.changed()
         gone = granted.filter
         if gone.share is not None:
             self._queues.leave_share(granted)

@@ -202,6 +202,7 @@ class Mosquitto(Broker):
             "persistence true",
             f"persistence_location {self.folder}/",
             "sys_interval 1",
+            "set_tcp_nodelay true",
             f"allow_anonymous {'false' if settings.login else 'true'}",
         ]
         if settings.login:

@@ -97,6 +97,8 @@ class PahoClient:
             (flags.is_disconnect_packet_from_server, reason.value)
         )
         client.on_message = lambda _c, _u, message: self.messages.put(message)
+        # Small packets one after the other: Nagle's algorithm would hold each second one back for 40 ms.
+        client.on_socket_open = lambda _c, _u, opened: opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         client.on_publish = lambda _c, _u, mid, reason, _p: self._acknowledged.put(mid, reason.value)
         client.on_subscribe = lambda _c, _u, mid, reasons, _p: self._subscribed.put(mid, [r.value for r in reasons])
         client.on_unsubscribe = lambda _c, _u, mid, reasons, _p: self._unsubscribed.put(mid, [r.value for r in reasons])

@@ -30,6 +30,7 @@ __all__ = [
     "ping",
     "properties_of",
     "publish",
+    "read_publish",
     "string",
     "subscribe",
     "unsubscribe",
@@ -188,7 +189,7 @@ def properties_of(data: bytes, at: int) -> tuple[dict[int, list[bytes]], int]:
     return found, at
 
 
-def _read_publish(packet: Packet, level: int) -> Received:
+def read_publish(packet: Packet, level: int) -> Received:
     body, qos = packet.body, packet.flags >> 1 & 3
     at = 2 + int.from_bytes(body[:2], "big")
     topic, identifier = body[2:at].decode(), 0
@@ -258,7 +259,11 @@ class RawClient:
 
     def receive(self) -> Received:
         """The next packet, which must be a PUBLISH."""
-        return _read_publish(self.expect(PUBLISH), self.level)
+        return self.read(self.expect(PUBLISH))
+
+    def read(self, packet: Packet) -> Received:
+        """What a PUBLISH says."""
+        return read_publish(packet, self.level)
 
     def rest(self) -> list[Packet]:
         """Everything until the other side ends the connection, which it must."""

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import requests
 
+from polywire.core.routing import Source
+from polywire.core.subscription import SubscriptionSettings
 from tests.wires.http_hub import HttpHub
 
 SOURCES = {"sources": [{"topic": "orders"}]}
@@ -129,6 +131,63 @@ def test_settings_are_kept_and_shown(hub: HttpHub) -> None:
     assert [info["name"] for info in hub.get("/subscriptions").json()["subscriptions"]] == ["work"]
     assert hub.delete("/subscriptions/work").status_code == 204
     assert hub.get("/subscriptions/work").status_code == 404
+
+
+def test_what_other_protocols_made_is_looked_after_by_its_kind(work: HttpHub) -> None:
+    """A share, named like the queue and with a name as MQTT gives it, and a session."""
+    subscriptions, system = work.core.subscriptions, work.core.access.system
+    for name, kind in (("work", "share"), ("group/orders/#", "share"), ("client", "session")):
+        source = Source("orders", keyless=True, skip_volatile=True)
+        work.call(subscriptions.make, system, SubscriptionSettings(name, [source], kind=kind, offline_limit=3))
+    for number in range(5):
+        work.post("/topics/orders", json=number)
+    listed = work.get("/subscriptions").json()["subscriptions"]
+    assert [(info["name"], info["kind"]) for info in listed] == [
+        ("work", "queue"), ("group/orders/#", "share"), ("work", "share"),
+    ]  # fmt: skip
+    [session] = work.get("/subscriptions?kind=session").json()["subscriptions"]
+    assert (session["name"], session["pending"], session["dropped"]) == ("client", 3, 2)
+    assert session["sources"] == [
+        {"topic": "orders", "key": None, "headers": {}, "keyless": True, "skip_volatile": True}
+    ]
+    assert session["settings"]["offline_limit"] == 3
+    assert listed[0]["sources"] == [{"topic": "orders", "key": None, "headers": {}}]
+    for path in ("/subscriptions/work", "/subscriptions/group%2Forders%2F%23"):
+        assert work.get(f"{path}?kind=share").json()["pending"] == 3
+        assert len(work.get(f"{path}/messages?kind=share").json()["messages"]) == 3
+    assert work.post("/subscriptions/work/purge?kind=share").json() == {"purged": 3}
+    assert (pending(work), work.get("/subscriptions/work?kind=share").json()["pending"]) == (5, 0)
+    assert work.delete("/subscriptions/client?kind=session").status_code == 204
+    assert work.get("/subscriptions/client?kind=session").status_code == 404
+    assert work.get("/subscriptions/client").status_code == 404
+    assert work.get("/subscriptions/work?kind=other").status_code == 400
+
+
+def test_dead_letters_of_a_share(work: HttpHub) -> None:
+    subscriptions, system = work.core.subscriptions, work.core.access.system
+    work.call(subscriptions.make, system, SubscriptionSettings("work", [Source("orders")], kind="share"))
+    work.post("/topics/orders", json="share's")
+
+    async def reject() -> None:
+        for delivery in await subscriptions.pull(system, "work", max=10, kind="share"):
+            delivery.reject("unrepresentable")
+        await work.core.log.published()
+
+    for _ in range(2):
+        work.run(reject())
+        assert work.get("/subscriptions/work/dead-letters").json()["messages"] == []
+        [letter] = work.get("/subscriptions/work/dead-letters?kind=share").json()["messages"]
+        assert letter["message"]["headers"]["polywire-kind"] == "share"
+        assert letter["message"]["headers"]["polywire-reason"] == "unrepresentable"
+        assert work.get("/subscriptions/work?kind=share").json()["dead"] == 1
+        assert work.post("/subscriptions/work/redrive", json={}).json() == {"redriven": 0}
+        assert work.post("/subscriptions/work/redrive?kind=share", json={}).json() == {"redriven": 1}
+    work.run(reject())
+    [letter] = work.get("/subscriptions/work/dead-letters?kind=share").json()["messages"]
+    assert work.delete(f"/subscriptions/work/dead-letters/{letter['seq']}").status_code == 404
+    assert work.delete(f"/subscriptions/work/dead-letters/{letter['seq']}?kind=share").status_code == 204
+    assert work.delete("/subscriptions/work/dead-letters?kind=share").json() == {"purged": 0}
+    assert pending(work) == 1
 
 
 def test_what_is_pending_can_be_seen_removed_moved_and_purged(work: HttpHub) -> None:

@@ -7,6 +7,17 @@ from collections.abc import Callable
 import pytest
 
 from tests.wires.mqtt.brokers import Broker
+from tests.wires.mqtt.raw_client import (
+    PUBACK,
+    PUBCOMP,
+    PUBLISH,
+    PUBREC,
+    PUBREL,
+    RawClient,
+    acknowledge,
+    publish,
+    subscribe,
+)
 
 LEVELS = pytest.mark.parametrize("level", [3, 4, 5], ids=["3.1", "3.1.1", "5"])
 
@@ -150,3 +161,45 @@ def test_any_legal_name_is_retained(broker: Broker, topic: str) -> None:
         message = client.next()
         assert (message.topic, message.retain) == (name, True)
         client.unsubscribe(name)
+
+
+@pytest.mark.parametrize("qos", [0, 1, 2])
+@pytest.mark.parametrize("expiry", [0, 1000], ids=["session of the connection", "session that lasts"])
+def test_one_that_is_published_while_somebody_subscribes_comes_once(
+    broker: Broker, topic: str, qos: int, expiry: int
+) -> None:
+    """Kept or passing by, as it happens, but not both."""
+    publisher, subscriber = broker.raw(5), broker.raw(5)
+    publisher.connect(topic)
+    subscriber.connect(f"{topic}-subscriber", properties=b"\x11" + expiry.to_bytes(4, "big"))
+    names = [f"{topic}/{number}" for number in range(50)]
+    publisher.publish(f"{topic}/fence", b"kept", 1, 100, retain=True).expect(PUBACK)
+    for number, name in enumerate(names, 1):
+        publisher.send(publish(name, b"x", qos, number, level=5, retain=True))
+        subscriber.send(subscribe(number, (name, 1), level=5))
+        if qos == 1:
+            publisher.expect(PUBACK)
+        elif qos == 2:
+            publisher.expect(PUBREC)
+            publisher.send(acknowledge(PUBREL, number)).expect(PUBCOMP)
+    subscriber.send(subscribe(100, (f"{topic}/fence", 1), level=5))
+    found = names_until(subscriber, b"kept")
+    publisher.publish(f"{topic}/fence", b"passing", 1, 101)
+    found += names_until(subscriber, b"passing")
+    assert sorted(found) == sorted(names)
+
+
+def names_until(client: RawClient, last: bytes) -> list[str]:
+    """Of the messages before one with this payload; they are acknowledged."""
+    found = []
+    while True:
+        packet = client.packet()
+        assert packet is not None
+        if packet.kind != PUBLISH:
+            continue
+        message = client.read(packet)
+        if message.qos:
+            client.send(acknowledge(PUBACK, message.id))
+        if message.payload == last:
+            return found
+        found.append(message.topic)

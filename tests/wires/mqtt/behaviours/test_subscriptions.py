@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.wires.mqtt.brokers import Broker
@@ -67,6 +69,28 @@ def test_no_local(broker: Broker, topic: str) -> None:
     client.publish(f"{topic}/a", b"mine")
     other.publish(f"{topic}/a", b"yours")
     assert client.payloads(topic) == [b"yours"]
+
+
+def test_no_local_in_a_session_that_lasts(broker: Broker, topic: str) -> None:
+    lasting: dict[str, Any] = {"clean": False, "connecting": {"SessionExpiryInterval": 100}}
+    client, other = broker.connected(topic, **lasting), broker.connected()
+    client.subscribe(f"{topic}/a", qos=1, noLocal=True)
+    client.publish(f"{topic}/a", b"mine")
+    other.publish(f"{topic}/a", b"yours")
+    assert client.next().payload == b"yours"
+    client.disconnect()
+    other.publish(f"{topic}/a", b"yours again")
+    assert broker.connected(topic, **lasting).next().payload == b"yours again"
+
+
+def test_a_subscription_is_changed_in_a_session_that_lasts(broker: Broker, topic: str) -> None:
+    # [MQTT-3.8.4-3]
+    client = broker.connected(topic, clean=False, connecting={"SessionExpiryInterval": 100})
+    for qos in (1, 2):
+        client.subscribe(f"{topic}/a", qos=qos, identifier=qos)
+        client.publish(f"{topic}/a", b"x", 2)
+        message = client.next()
+        assert (message.qos, identifiers(message)) == (qos, [qos])
 
 
 def test_no_local_on_one_of_two_overlapping(broker: Broker, topic: str) -> None:

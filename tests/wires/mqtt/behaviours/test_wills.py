@@ -94,12 +94,12 @@ def test_a_client_that_returns_in_time_has_not_died(broker: Broker, topic: str) 
     # [MQTT-3.1.3-9]
     watcher = broker.connected()
     watcher.subscribe(f"{topic}/will", qos=1)
-    client = delayed(broker, topic, 2)
+    client = delayed(broker, topic, 1)
     client.connect()
     client.cut()
     again = broker.paho(topic, clean=False, connecting={"SessionExpiryInterval": 1000})
     again.connect()
-    broker.pass_time(3.5)
+    broker.pass_time(2.1)
     assert watcher.payloads(topic) == []
 
 

@@ -107,8 +107,11 @@ def test_a_loop_called_by_hand(broker: Broker, topic: str) -> None:
     assert found == [b"x"]
 
 
-@VERSIONS
-@TRANSPORTS
+@pytest.mark.parametrize(
+    ("version", "transport"),
+    [(mqtt.MQTTv31, "tcp"), (mqtt.MQTTv311, "tcp"), (mqtt.MQTTv5, "tcp"), (mqtt.MQTTv311, "websockets")],
+    ids=["MQTTv31", "MQTTv311", "MQTTv5", "MQTTv311 over WebSocket"],
+)
 def test_publish_single_and_subscribe_simple(broker: Broker, topic: str, version: Any, transport: Any) -> None:
     at: dict[str, Any] = {
         "hostname": broker.host, "port": port(broker, transport), "protocol": version, "transport": transport

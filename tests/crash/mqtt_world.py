@@ -1,0 +1,220 @@
+"""All sorts of MQTT devices on one hub, how they come back to it after its end, and what must be true then."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from tests.crash.mqtt_device import GONE, Device, Role, clears
+from tests.crash.mqtt_journal import Entry, Journal, Memory
+from tests.crash.mqtt_mortals import DELAYED, HUB, Mortal, lives_of
+from tests.crash.mqtt_record import Client, Found, faults, shared_out
+from tests.wires.mqtt import raw_client as raw
+
+__all__ = ["World", "retained_faults"]
+
+ROLES = {
+    "a": Role(5, publishes=["w/a"]),
+    "b": Role(4, publishes=["w/b/1", "w/b/2"], window=3),
+    "c": Role(3, publishes=["w/c"], qos=1),
+    "d": Role(5, publishes=["w/d"], qos=1, subscribes=[("w/a", 1)]),
+    "eager": Role(5, subscribes=[("w/#", 2)]),
+    "late": Role(4, subscribes=[("w/#", 2)], eager=False),
+    "old": Role(3, subscribes=[("w/b/+", 2)]),
+    "once": Role(4, subscribes=[("w/#", 1)]),
+    "fickle": Role(5, toggles=("w/#", 2), eager=False),
+    "share1": Role(5, subscribes=[("$share/g/w/#", 1)]),
+    "share2": Role(4, subscribes=[("$share/g/w/#", 1)]),
+    "keeper": Role(5, publishes=[f"state/{n}" for n in range(5)], qos=1, window=1, retains=True),
+    "guard": Role(4, publishes=[f"state/{n}" for n in range(5, 8)], window=1, retains=True),
+    "end": Role(4, publishes=["w/end"]),
+}
+"""``end`` publishes nothing until all others are done."""
+MORTALS = {"short": (4, False, 0), "long": (5, True, 0), "patient": (5, True, DELAYED)}
+PATIENCE = 10
+END = "w/end"
+
+
+class World:
+    """Life: construct → `run`, for each life of the hub → `recover` → `faults`. Or from the entries of a journal, as
+    it was then. ``strict``: the hub goes on, and ends no connection by itself."""
+
+    def __init__(self, chance: random.Random, entries: Sequence[Entry] = (), *, strict: bool = False) -> None:
+        self.journal = Journal(entries)
+        self._chance = chance
+        self._strict = strict
+        self.devices = {name: Device(name, role, self.journal, chance) for name, role in ROLES.items()}
+        self._end = self.devices["end"]
+        self._mortals = [Mortal(name, *kind, self.journal, chance) for name, kind in MORTALS.items()]
+        for at, entry in enumerate(entries):
+            if entry.who in self.devices:
+                self.devices[entry.who].memory.take(entry, at)
+
+    # Under load
+
+    async def run(self, port: int) -> None:
+        """Until the hub is gone."""
+        self.journal.write(HUB)
+        clients = [*self._mortals, *(device for device in self.devices.values() if device is not self._end)]
+        try:
+            async with asyncio.TaskGroup() as group:
+                for client in clients:
+                    group.create_task(self._again_and_again(client.name, client.live, port))
+        finally:
+            for mortal in self._mortals:
+                mortal.vanish()
+
+    async def _again_and_again(self, name: str, live: Callable[[int], Awaitable[None]], port: int) -> None:
+        while True:
+            try:
+                await live(port)
+            except GONE as gone:
+                assert not self._strict, f"{name} was put out: {gone!r}"
+                if isinstance(gone, ConnectionRefusedError):
+                    return
+            await asyncio.sleep(self._chance.choice((0, 0, 0.01, 0.05)))
+
+    # After the hub's end
+
+    async def recover(self, port: int) -> list[str]:
+        """Everybody comes back, finishes what was under way, and gets what waits. What went wrong with that."""
+        self.journal.write(HUB)
+        wrong = retained_faults(self._keepers, await asyncio.to_thread(read_retained, port))
+        devices = self.devices.values()
+        for device in devices:
+            device.calm = True
+        living = [asyncio.create_task(device.live(port)) for device in devices]
+        try:
+            await self._together("to be back", map(self._is_back, devices), living)
+            await self._together("for what they published", map(self._is_done, devices), living)
+            last = self._end.publish()
+            await self._together("for the end", (self._has(device, last) for device in self._readers), living)
+            await self._together("for their share", [self._is_shared_out()], living)
+        except TimeoutError as error:
+            wrong.append(str(error))
+        finally:
+            for life in living:
+                life.cancel()
+            await asyncio.gather(*living, return_exceptions=True)
+            for device in devices:
+                device.calm = False
+        return wrong + retained_faults(self._keepers, await asyncio.to_thread(read_retained, port), over=True)
+
+    async def _together(self, what: str, works: Iterable[Awaitable[Any]], living: Sequence[asyncio.Task[None]]) -> None:
+        """Raises what ended a device, and `TimeoutError`."""
+        working = asyncio.gather(*works)
+        await asyncio.wait([working, *living], timeout=PATIENCE, return_when=asyncio.FIRST_COMPLETED)
+        late = not working.done()
+        if late:
+            working.cancel()
+        for life in living:
+            if life.done():
+                await life
+        if late:
+            raise TimeoutError(f"waited in vain {what}: {self._left()}")
+        await working
+
+    def _left(self) -> dict[str, Any]:
+        memories = {name: device.memory for name, device in self.devices.items()}
+        return {name: (memory.out, memory.held, memory.got[-1:]) for name, memory in memories.items()}
+
+    async def _is_back(self, device: Device) -> None:
+        await device.until(lambda: device.online)
+        if device in self._readers and not device.memory.wants(END):
+            device.subscribe(END, 2)
+            await device.until(lambda: device.memory.wants(END))
+
+    @staticmethod
+    async def _is_done(device: Device) -> None:
+        await device.until(lambda: not device.memory.out)
+
+    @staticmethod
+    async def _has(device: Device, last: str) -> None:
+        """What comes last, and nothing is under way."""
+        memory = device.memory
+        await device.until(lambda: last in memory.got[-20:] and not memory.held)
+
+    async def _is_shared_out(self) -> None:
+        stored = [name for device in self._publishers for name in device.memory.acked]
+        clients = self.clients
+        while not shared_out(clients, stored):
+            await asyncio.sleep(0.01)
+
+    # Who is what
+
+    @property
+    def _readers(self) -> list[Device]:
+        return [device for device in self.devices.values() if device.filters and not _shares(device.filters)]
+
+    @property
+    def _publishers(self) -> list[Device]:
+        return [one for one in self.devices.values() if one.role.publishes and not one.role.retains]
+
+    @property
+    def _keepers(self) -> list[Memory]:
+        return [device.memory for device in self.devices.values() if device.role.retains]
+
+    @property
+    def clients(self) -> dict[str, Client]:
+        """All but those that keep what is retained."""
+        return {
+            name: Client(one.memory, one.role.qos, {**one.filters, END: 2}, _shares(one.filters))
+            for name, one in self.devices.items()
+            if not one.role.retains
+        }
+
+    def faults(self, log: Sequence[str], wills: Sequence[str]) -> list[str]:
+        """``log``: the names of what is in topic ``w``; ``wills``: those in topic ``wills``, when all delays are over."""
+        wrong = [wrong for memory in self._keepers for wrong in memory.wrong]
+        return wrong + faults(self.clients, Found(log, wills), lives_of(self.journal.entries))
+
+
+def _shares(filters: Mapping[str, int]) -> bool:
+    return any(name.startswith("$share/") for name in filters)
+
+
+# --- what is retained ------------------------------------------------------------------------------------------------
+
+
+def read_retained(port: int) -> dict[str, str]:
+    """What a new client is told of topic ``state``. Blocks."""
+    client = raw.RawClient("127.0.0.1", port, 5)
+    try:
+        client.connect()
+        client.publish("edge", b"x", 1, 1, retain=True).expect(raw.PUBACK)
+        client.subscribe(("state/#", 0), id=2)
+        client.send(raw.subscribe(3, ("edge", 0), level=5))
+        found: dict[str, str] = {}
+        while True:
+            packet = client.packet()
+            assert packet is not None, "the viewer was put out"
+            if packet.kind == raw.PUBLISH:
+                message = raw.read_publish(packet, 5)
+                if message.topic == "edge":
+                    return found
+                assert message.retain, message
+                assert message.topic not in found, message
+                found[message.topic] = message.payload.decode()
+    finally:
+        client.close()
+
+
+def retained_faults(keepers: Sequence[Memory], found: Mapping[str, str], *, over: bool = False) -> list[str]:
+    """``over``: everything that was published is acknowledged."""
+    wrong: list[str] = []
+    expected: dict[str, list[str | None]] = {}
+    for memory in keepers:
+        for put in memory.puts:
+            value = None if clears(put.name) else put.name
+            if put.name in memory.acked:
+                expected[put.topic] = [value]
+            else:
+                expected.setdefault(put.topic, [None]).append(value)
+        if over and memory.out:
+            wrong.append(f"not acknowledged: {memory.out}")
+    for topic in expected.keys() | found.keys():
+        if found.get(topic) not in expected.get(topic, []):
+            wrong.append(f"{topic} retains {found.get(topic)} and should one of {expected.get(topic)}")
+    return wrong
