@@ -38,17 +38,17 @@ async def serving(
         yield served
 
 
-async def losses(image: Path, told: Sequence[Entry], chance: random.Random) -> list[str]:
-    """What is wrong with the hub that comes up on an image, after ``told``."""
-    world = World(chance, told, strict=True)
+async def losses(image: Path, told: Sequence[Entry], chance: random.Random, patience: float = 20) -> list[str]:
+    """What is wrong with the hub that comes up on an image, after ``told``. ``patience``: see `World`."""
+    world = World(chance, told, strict=True, patience=patience)
     try:
         async with serving(image, chance, CARELESS) as served:
             wrong = await world.recover(served.mqtt_port)
             served.clock.advance(2_000 * DELAYED)
             await served.hub.core.log.published()
             wrong += world.faults(await names(served.hub.core, "w"), await names(served.hub.core, "wills"))
-    except PolywireError as error:
-        return [f"cannot be opened: {error}"]
+    except (PolywireError, OSError, AssertionError) as error:
+        return [f"the hub cannot be used: {error!r}"]
     return wrong + verify(str(image))["errors"]
 
 

@@ -20,14 +20,25 @@ from starlette.routing import Mount
 
 import polywire.testing
 from polywire import Hub, Router
+from tests import mqtt_attempts
 from tests.hosts import hosted
 
 
 class Target(NamedTuple):
+    """``mqtt_port`` 0: below somebody else's server there is no MQTT."""
+
     hub: Hub
     http_url: str
     ws_url: str
-    on_its_own: bool = True
+    mqtt_port: int = 0
+
+    @property
+    def on_its_own(self) -> bool:
+        return self.mqtt_port > 0
+
+    def ways(self, action: str) -> dict[str, Attempt]:
+        """Those there are."""
+        return {way: attempt for way, attempt in ACTIONS[action].items() if self.on_its_own or "mqtt" not in way}
 
 
 Credentials = dict[str, str]
@@ -192,6 +203,16 @@ def calls(path: str = "/operations/sums.add", body: str = '{"a": 1, "b": 2}', **
     return attempt
 
 
+# --- MQTT ------------------------------------------------------------------------------------------------------------
+
+
+def over_mqtt(attempt: mqtt_attempts.MqttAttempt) -> Attempt:
+    async def tried(t: Target, http: aiohttp.ClientSession, credentials: Credentials) -> int:
+        return await attempt(t.hub, t.ws_url, t.mqtt_port, credentials)
+
+    return tried
+
+
 # --- manage and admin ------------------------------------------------------------------------------------------------
 
 
@@ -254,6 +275,8 @@ ACTIONS: dict[str, dict[str, Attempt]] = {
     },
     "admin": {"keys": gets("/api-keys"), "metrics": gets("/metrics")},
 }
+for action, attempts in mqtt_attempts.ATTEMPTS.items():
+    ACTIONS[action] |= {way: over_mqtt(attempt) for way, attempt in attempts.items()}
 GRANTS = {
     "publish": "publish:readings.#",
     "subscribe": "subscribe:readings.#",
@@ -281,11 +304,11 @@ async def target(
     async with AsyncExitStack() as stack:
         if request.param == "listener":
             served = await stack.enter_async_context(polywire.testing.serve(hub))
-            yield Target(hub, served.http_url, served.ws_url)
+            yield Target(hub, served.http_url, served.ws_url, served.mqtt_port)
         else:
             app = Starlette(routes=[Mount("/hub", hub.asgi())], lifespan=hub.lifespan)
             host = await stack.enter_async_context(hosted(app, lifespan="on"))
-            yield Target(hub, f"{host.url}/hub", f"{host.ws_url}/hub", on_its_own=False)
+            yield Target(hub, f"{host.url}/hub", f"{host.ws_url}/hub")
 
 
 @pytest.fixture
@@ -298,6 +321,10 @@ async def guarded(target: Target) -> AsyncIterator[Guarded]:
             _, keys[name] = await access.create_key(access.system, name, grants)
         body = {"sources": [{"topic": "readings"}]}
         assert await does("PUT", "/subscriptions/theirs", body)(target, http, bearer(keys["owner"])) == 201
+        if target.on_its_own:
+            await asyncio.to_thread(
+                mqtt_attempts.leave_session, target.mqtt_port, bearer(keys["owner"]), "theirs-by-mqtt"
+            )
         yield Guarded(target, http, keys)
 
 
@@ -309,7 +336,7 @@ def bearer(key: str) -> Credentials:
 async def test_only_the_right_key_may(guarded: Guarded, action: str) -> None:
     t, http, keys = guarded
     wrong = keys["admin"][:-4] + "AAAA"
-    for way, attempt in ACTIONS[action].items():
+    for way, attempt in t.ways(action).items():
         for key in (wrong, "nonsense", None):
             assert await attempt(t, http, bearer(key) if key else {}) == 401, f"{way} with {key}"
         for name in GRANTS:
@@ -330,7 +357,7 @@ async def test_ways_to_say_who_you_are(guarded: Guarded, way: str) -> None:
             "basic": {"Authorization": "Basic " + base64.b64encode(f"anybody:{key}".encode()).decode()},
             "x-api-key": {"X-API-Key": key},
         }[way]
-        for attempt in ACTIONS[action].values():
+        for attempt in t.ways(action).values():
             assert await attempt(t, http, headers) in (200, 201, 202)
 
 
@@ -590,9 +617,10 @@ async def test_what_is_mounted_is_public_and_opens_nothing_else(tmp_path: Path) 
 async def test_an_open_hub_answers_no_foreign_pages(target: Target, foreign: Credentials) -> None:
     async with aiohttp.ClientSession() as http:
         for action in ("publish", "subscribe", "call"):
-            for way, attempt in ACTIONS[action].items():
+            for way, attempt in target.ways(action).items():
                 assert await attempt(target, http, {}) in (200, 201, 202), way
-                assert await attempt(target, http, foreign) == 403, way
+                if "mqtt" not in way or "websocket" in way:
+                    assert await attempt(target, http, foreign) == 403, way
         for path in ("/openapi.json", "/schemas", "/docs", "/operations", "/jobs/x"):
             assert await gets(path)(target, http, foreign) == 403, path
 
@@ -658,7 +686,7 @@ async def test_no_secret_in_a_log(guarded: Guarded, caplog: pytest.LogCaptureFix
     t, http, keys = guarded
     caplog.set_level(logging.DEBUG)
     for key in (keys["publish"], keys["call"], keys["admin"], "pw_feedfeedfeed_wrong"):
-        for attempt in (one for ways in ACTIONS.values() for one in ways.values()):
+        for attempt in (one for action in ACTIONS for one in t.ways(action).values()):
             await attempt(t, http, bearer(key))
         async with http.get(
             f"{t.http_url}/topics/readings/events?api_key={key}", headers={"Accept": "text/event-stream"}

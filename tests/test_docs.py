@@ -15,10 +15,12 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.conftest import require_tool
 from tests.processes import RunningHub, run_hub
 
 ROOT = Path(__file__).parent.parent
 PORT = "127.0.0.1:8000"
+MQTT_PORT = "1883"
 
 
 class Block(NamedTuple):
@@ -36,13 +38,21 @@ def blocks(page: str) -> Iterator[Block]:
 
 def run_python(page: str, block: Block, names: dict[str, object], hub: RunningHub | None = None) -> None:
     """With the names of the blocks before it; errors point into the page."""
-    source = block.text.replace(PORT, hub.http.removeprefix("http://")) if hub else block.text
+    source = placed(block.text, hub) if hub else block.text
     exec(compile("\n" * block.line + source, page, "exec"), names)  # noqa: S102 - our own documentation
 
 
+def placed(text: str, hub: RunningHub) -> str:
+    """With the ports of this hub."""
+    return text.replace(PORT, hub.http.removeprefix("http://")).replace(MQTT_PORT, mqtt_port(hub))
+
+
+def mqtt_port(hub: RunningHub) -> str:
+    return str(hub.ready["wires"]["mqtt"]).rpartition(":")[2]
+
+
 def run_shell(block: Block, hub: RunningHub) -> str:
-    script = block.text.replace(PORT, hub.http.removeprefix("http://"))
-    bash = ["bash", "-euc", script]
+    bash = ["bash", "-euc", placed(block.text, hub)]
     done = subprocess.run(
         bash, capture_output=True, text=True, timeout=30, cwd=hub.folder, env=environment(hub), check=False
     )
@@ -51,19 +61,26 @@ def run_shell(block: Block, hub: RunningHub) -> str:
 
 
 def environment(hub: RunningHub) -> dict[str, str]:
+    """Mosquitto's commands, which would go to port 1883 of this machine, read where the hub is from files."""
+    for tool in ("mosquitto_pub", "mosquitto_sub", "mosquitto_rr"):
+        (hub.folder / tool).write_text(f"-h 127.0.0.1\n-p {mqtt_port(hub)}\n")
     scripts = str(Path(sys.executable).parent)
-    return {**os.environ, "PATH": f"{scripts}:{os.environ['PATH']}", "POLYWIRE_URL": hub.http}
+    known = {"XDG_CONFIG_HOME": str(hub.folder), "POLYWIRE_URL": hub.http}
+    return {**os.environ, "PATH": f"{scripts}:{os.environ['PATH']}", **known}
 
 
 def test_the_readme_shows_the_example_as_it_is(tmp_path: Path) -> None:
+    require_tool("mosquitto_pub")
     shown = next(block for block in blocks("README.md") if block.language == "python")
     app = tmp_path / "app.py"
     app.write_text(shown.text)
     with run_hub(str(app), data=tmp_path / "data") as hub:
-        first, second, third = (block for block in blocks("README.md") if block.language == "sh" and PORT in block.text)
-        assert '"position":"1-0-0"' in run_shell(first, hub)
-        hub.wait_for(lambda: "41.5 °C" in run_shell(second, hub))
-        assert run_shell(third, hub) == "106.7"
+        _, rest, mqtt, alerts, call = (block for block in blocks("README.md") if block.language == "sh")
+        assert '"position":"1-0-0"' in run_shell(rest, hub)
+        assert run_shell(mqtt, hub) == ""
+        for text in ("41.5 °C", "44.0 °C"):
+            hub.wait_for(lambda text=text: text in run_shell(alerts, hub))
+        assert run_shell(call, hub) == "106.7"
 
 
 def test_the_readme_names_the_two_commands() -> None:
@@ -114,9 +131,9 @@ def test_first_steps(tmp_path: Path) -> None:
         for block in found:
             if block.language == "python" and "client" in block.marks:
                 run_python(page, block, names, hub)
-        shell = [b for b in found if b.language == "sh" and PORT in b.text]
-        assert shell
-        assert all("kitchen has 41.5" in run_shell(block, hub) for block in shell)
+        [shell] = [b for b in found if b.language == "sh" and PORT in b.text]
+        for text in ("kitchen has 41.5", "cellar has 44.0"):
+            hub.wait_for(lambda text=text: text in run_shell(shell, hub))
 
 
 async def test_handlers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

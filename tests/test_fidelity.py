@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import aiomqtt
 import pytest
+from paho.mqtt.packettypes import PacketTypes
 
 import polywire.testing
 from polywire import Hub, Message
 from polywire.testing import Served
+from tests.wires.mqtt.paho_client import properties
 
 PAGE = Path(__file__).parent.parent / "docs/fidelity.md"
 PAYLOADS = {"text": "grüße, 1.50".encode(), "binary": bytes([0, 255, 128, 10])}
@@ -172,6 +175,37 @@ async def publish_websocket(t: Served, kind: str) -> None:
         await socket.receive(timeout=5)  # it hears itself: then it is stored
 
 
+def mqtt(t: Served, level: int) -> aiomqtt.Client:
+    return aiomqtt.Client("127.0.0.1", t.mqtt_port, protocol=aiomqtt.ProtocolVersion(level))
+
+
+async def publish_mqtt(t: Served, level: int, payload: bytes, **values: Any) -> None:
+    async with mqtt(t, level) as client:
+        await client.publish(f"t/{SAID['key']}", payload, qos=1, properties=properties(PacketTypes.PUBLISH, **values))
+
+
+ASKED = {"ResponseTopic": SAID["reply-to"], "CorrelationData": SAID["correlation id"].encode()}
+
+
+async def publish_mqtt_3(t: Served, kind: str) -> None:
+    await publish_mqtt(t, 4, PAYLOADS[kind])
+
+
+async def publish_mqtt_5(t: Served, kind: str) -> None:
+    user = [(name, value) for name, value in SAID["headers"]]
+    await publish_mqtt(t, 5, PAYLOADS[kind], ContentType=TYPES[kind], UserProperty=user, **ASKED)
+
+
+async def publish_mqtt_binary_event(t: Served, kind: str) -> None:
+    await publish_mqtt(t, 5, PAYLOADS[kind], ContentType=TYPES[kind], UserProperty=list(EVENT.items()), **ASKED)
+
+
+async def publish_mqtt_event(t: Served, kind: str) -> None:
+    user = [(name, value) for name, value in SAID["headers"]]
+    payload = json.dumps(event(kind)).encode()
+    await publish_mqtt(t, 5, payload, ContentType="application/cloudevents+json", UserProperty=user, **ASKED)
+
+
 async def publish_python(t: Served, kind: str) -> None:
     # Text goes out of Python as JSON.
     value = PAYLOADS[kind].decode() if kind == "text" else PAYLOADS[kind]
@@ -246,6 +280,57 @@ async def read_websocket(t: Served) -> Shown:
     return {"payload": frame.data.encode() if text else frame.data, "kind": "text" if text else "binary"}
 
 
+async def read_mqtt_3(t: Served) -> Shown:
+    message = await retained(t, 4)
+    payload = message.payload
+    if isinstance(payload, bytes) and payload.startswith(b'{"specversion"'):
+        payload = payload_of(json.loads(payload), TYPES["binary"])[0]
+    return {"payload": payload, "key": str(message.topic).removeprefix("t/")}
+
+
+async def read_mqtt_5(t: Served) -> Shown:
+    """Events are unwrapped, as their readers do."""
+    message = await retained(t, 5)
+    payload, said = message.payload, message.properties
+    assert isinstance(payload, bytes)
+    content_type = getattr(said, "ContentType", None)
+    headers = [[name, value] for name, value in getattr(said, "UserProperty", [])]
+    kind = kind_of(payload, content_type)
+    if content_type == "application/cloudevents+json":
+        event = json.loads(payload)
+        content_type = event["datacontenttype"]
+        payload, kind = payload_of(event, content_type)
+        headers = [["ce-source", event["source"]], ["ce-type", event["type"]], *headers]
+    elif ["specversion", "1.0"] in headers:
+        renamed = {"source": "ce-source", "type": "ce-type"}
+        others = ("specversion", "id", "time", "partitionkey")
+        headers = [[renamed.get(name, name), value] for name, value in headers if name not in others]
+    correlation_id = getattr(said, "CorrelationData", None)
+    return {
+        "payload": payload,
+        "kind": kind,
+        "key": str(message.topic).removeprefix("t/"),
+        "content type": content_type,
+        "headers": headers,
+        "reply-to": getattr(said, "ResponseTopic", None),
+        "correlation id": correlation_id.decode() if correlation_id is not None else None,
+    }
+
+
+async def retained(t: Served, level: int) -> aiomqtt.Message:
+    """What comes at once: the topic keeps its latest message."""
+    async with mqtt(t, level) as client, asyncio.timeout(5):
+        await client.subscribe("t/#", qos=1)
+        return await anext(aiter(client.messages))
+
+
+def kind_of(payload: bytes, content_type: str | None) -> str:
+    """Without a content type by what it looks like."""
+    if content_type:
+        return "binary" if content_type == TYPES["binary"] else "text"
+    return "text" if payload == PAYLOADS["text"] else "binary"
+
+
 async def read_python(t: Served) -> Shown:
     message: Message[Any]
     async for message in t.hub.topic_named("t").follow("earliest"):
@@ -253,7 +338,7 @@ async def read_python(t: Served) -> Shown:
         content_type = message.content_type or ""
         return {
             "payload": message.payload,
-            "kind": "binary" if content_type == TYPES["binary"] else "text",
+            "kind": kind_of(record.payload, content_type),
             "key": message.key,
             "id": message.id,
             "content type": content_type,
@@ -267,7 +352,7 @@ async def read_python(t: Served) -> Shown:
 
 
 def from_json(message: dict[str, Any]) -> Shown:
-    payload, kind = payload_of(message, message["content_type"])
+    payload, kind = payload_of(message, message["content_type"] or "")
     headers = [[n, v] for n, vs in message["headers"].items() for v in (vs if isinstance(vs, list) else [vs])]
     return {
         "payload": payload,
@@ -285,13 +370,14 @@ def from_json(message: dict[str, Any]) -> Shown:
 
 def from_event(event: dict[str, Any]) -> Shown:
     """CloudEvents 1.0.2, JSON format."""
-    payload, kind = payload_of(event, event["datacontenttype"])
+    content_type = event.get("datacontenttype")
+    payload, kind = payload_of(event, content_type or "")
     return {
         "payload": payload,
         "kind": kind,
         "key": event["partitionkey"],
         "id": event["id"],
-        "content type": event["datacontenttype"],
+        "content type": content_type,
         "producer time": event["time"],
     }
 
@@ -330,6 +416,10 @@ PUBLISH: dict[str, Callable[[Served, str], Awaitable[None]]] = {
     "WebSocket": publish_websocket,
     "WebSocket, events": publish_event_frame,
     "JSON-RPC": publish_jsonrpc,
+    "MQTT 3.1.1": publish_mqtt_3,
+    "MQTT 5": publish_mqtt_5,
+    "MQTT 5, binary event": publish_mqtt_binary_event,
+    "MQTT 5, event": publish_mqtt_event,
     "Python": publish_python,
 }
 READ: dict[str, Callable[[Served], Awaitable[Shown]]] = {
@@ -343,6 +433,8 @@ READ: dict[str, Callable[[Served], Awaitable[Shown]]] = {
     "WebSocket, events": read_event_frame,
     "JSON-RPC": read_jsonrpc,
     "JSON-RPC queue": read_jsonrpc_queue,
+    "MQTT 3.1.1": read_mqtt_3,
+    "MQTT 5": read_mqtt_5,
     "Python": read_python,
 }
 BY_TYPE = ("REST, XML", "REST, form")
@@ -376,7 +468,7 @@ def test_the_page_has_a_row_for_each_protocol() -> None:
 async def test_fidelity(publisher: str, kind: str) -> None:
     """To every reader."""
     hub = Hub("fidelity")
-    hub.topic("t", Note if publisher in BY_TYPE else Any)
+    hub.topic("t", Note if publisher in BY_TYPE else Any, latest=True)
     said = expected(publisher, kind)
     async with polywire.testing.serve(hub) as t:
         await PUBLISH[publisher](t, kind)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -122,6 +124,51 @@ def test_clients_chat_with_each_other(hub: RunningHub, node_clients: Path) -> No
         out, errors = node.communicate(timeout=SECONDS)
         assert [json.loads(line) for line in out.splitlines()] == expected, errors
     assert [message["data"] for message in get(hub, "/topics/chat")["messages"]] == expected
+
+
+@contextmanager
+def sensor(command: list[str], folder: Path | None = None) -> Iterator[subprocess.Popen[str]]:
+    """Killed in the end, as a sensor whose plug is pulled."""
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        try:
+            yield running
+        finally:
+            running.kill()
+
+
+def check_a_hot_sensor(hub: RunningHub, running: subprocess.Popen[str], name: str) -> None:
+    """Its reading is seen over REST, the handler's alert comes back to it, and its end is noticed."""
+    assert running.stdout is not None
+    assert running.stdout.readline().startswith("alert: 7"), running.stderr and running.stderr.read()
+    (first, *_) = get(hub, "/topics/readings", key=name)["messages"]
+    assert (first["key"], first["data"]) == (name, {"sensor": name, "celsius": 75})
+    assert get(hub, "/topics/alerts", key=name)["messages"][0]["data"] == {"sensor": name, "text": "75.0 °C"}
+    running.kill()
+    (last,) = get(hub, "/topics/chat", wait="10s")["messages"]
+    assert last["data"] == f"{name} is gone"
+
+
+def mqtt_port(hub: RunningHub) -> str:
+    return str(hub.ready["wires"]["mqtt"]).rpartition(":")[2]
+
+
+def test_a_sensor_of_paho(hub: RunningHub) -> None:
+    command = [sys.executable, str(APP.with_name("sensor.py")), "roof", "--port", mqtt_port(hub), "--celsius", "75"]
+    with sensor(command) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == "connected: Success\n", running.stderr and running.stderr.read()
+        check_a_hot_sensor(hub, running, "roof")
+
+
+@pytest.mark.needs_node
+@pytest.mark.parametrize("scheme", ["mqtt", "ws"])
+def test_a_sensor_of_mqtt_js(hub: RunningHub, node_clients: Path, tmp_path: Path, scheme: str) -> None:
+    (tmp_path / "node_modules").symlink_to(node_clients / "node_modules")
+    shutil.copy(APP.with_name("sensor.mjs"), tmp_path)
+    over_websocket = hub.http.replace("http", "ws", 1) + "/mqtt"
+    url = over_websocket if scheme == "ws" else str(hub.ready["wires"]["mqtt"])
+    with sensor(["node", "sensor.mjs", "cellar", url, "75"], tmp_path) as running:
+        check_a_hot_sensor(hub, running, "cellar")
 
 
 def test_bytes_stay_bytes(hub: RunningHub) -> None:

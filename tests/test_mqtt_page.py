@@ -5,22 +5,20 @@ from __future__ import annotations
 import contextlib
 import io
 import itertools
-import os
 import re
 import shutil
 import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
+import paho.mqtt.client as mqtt
 import pytest
 import requests
 from playwright.sync_api import expect, sync_playwright
 
 from tests.conftest import require_tool
 from tests.processes import RunningHub, run_hub
-from tests.test_docs import Block, blocks
+from tests.test_docs import Block, blocks, environment, placed, run_python
 
 PAGE = "docs/mqtt.md"
 SECONDS = 10
@@ -46,14 +44,6 @@ def shown(language: str, marks: str) -> list[tuple[Block, str | None]]:
     ]
 
 
-def mqtt_port(hub: RunningHub) -> str:
-    return str(urlsplit(hub.ready["wires"]["mqtt"]).port)
-
-
-def placed(text: str, hub: RunningHub) -> str:
-    return text.replace("127.0.0.1:8000", hub.http.removeprefix("http://")).replace("1883", mqtt_port(hub))
-
-
 def like(page: str, said: str) -> bool:
     """``…`` stands for anything within a line."""
     return re.fullmatch("[^\n]*?".join(re.escape(part) for part in page.split("…")), said) is not None
@@ -63,17 +53,10 @@ def check(block: Block, page: str | None, said: str) -> None:
     assert page is None or like(page.rstrip("\n"), said.rstrip("\n")), f"{PAGE}:{block.line} says\n{said}"
 
 
-def environment(hub: RunningHub) -> dict[str, str]:
-    """mosquitto's commands read where the hub is from files."""
-    for tool in ("mosquitto_pub", "mosquitto_sub", "mosquitto_rr"):
-        require_tool(tool)
-        (hub.folder / tool).write_text(f"-h 127.0.0.1\n-p {mqtt_port(hub)}\n")
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return {**os.environ, "PATH": path, "XDG_CONFIG_HOME": str(hub.folder), "POLYWIRE_URL": hub.http}
-
-
 def run_shell(block: Block, hub: RunningHub) -> str:
     """What a terminal shows."""
+    for tool in ("mosquitto_pub", "mosquitto_sub", "mosquitto_rr"):
+        require_tool(tool)
     done = subprocess.run(
         ["bash", "-euc", placed(block.text, hub)],
         cwd=hub.folder, env=environment(hub), timeout=30, check=False, text=True,
@@ -87,6 +70,7 @@ def test_the_commands(hub: RunningHub) -> None:
     """The first block follows a topic in a terminal of its own: it shows what the second one publishes."""
     [(follow, _)], [(first, both), *others] = shown("sh", "follow"), shown("sh", "")
     assert both is not None
+    require_tool("mosquitto_sub")
     with subprocess.Popen(["bash", "-c", f"exec {follow.text}"], env=environment(hub), stdout=subprocess.PIPE) as sub:
         try:
             hub.wait_for(lambda: "polywire_live_readers 1" in requests.get(f"{hub.http}/metrics", timeout=SECONDS).text)
@@ -113,15 +97,17 @@ def test_the_python_clients(hub: RunningHub) -> None:
     try:
         with contextlib.redirect_stdout(said):  # of paho's threads, too
             for block, page in shown("python", "client"):
-                exec(compile("\n" * block.line + placed(block.text, hub), PAGE, "exec"), names)  # noqa: S102 - our own
+                run_python(PAGE, block, names, hub)
                 if page is not None:
                     wait_until(hub, said, page)
                     check(block, page, said.getvalue())
                     said.seek(0)
                     said.truncate()
     finally:
-        names["client"].disconnect()  # type: ignore[attr-defined] - paho's
-        names["client"].loop_stop()  # type: ignore[attr-defined]
+        for client in names.values():
+            if isinstance(client, mqtt.Client):
+                client.disconnect()
+                client.loop_stop()
 
 
 def wait_until(hub: RunningHub, said: io.StringIO, page: str) -> None:

@@ -1,6 +1,6 @@
 """A greenhouse: sensors report, a handler raises alerts, people chat about it, and anyone may ask for Fahrenheit.
 
-Run it with ``make run``, or ``polywire run examples/greenhouse/app.py``.
+Run it with ``make run``, or ``polywire run examples/greenhouse/app.py``. Its sensors speak MQTT: sensor.py, sensor.mjs.
 """
 
 from __future__ import annotations

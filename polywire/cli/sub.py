@@ -35,8 +35,11 @@ class _Shown(msgspec.Struct):
 
     @property
     def is_text(self) -> bool:
-        """A JSON string and a text look alike in an envelope; the content type tells them apart."""
-        return (self.content_type or "").partition(";")[0].strip().lower().startswith("text/")
+        """A JSON string and a text look alike in an envelope; the content type tells them apart. Where there is none
+        (MQTT 3.1.1 has none), only objects and arrays are taken for JSON."""
+        if self.content_type is None:
+            return bytes(self.data)[:1] == b'"'
+        return self.content_type.partition(";")[0].strip().lower().startswith("text/")
 
 
 class _Page(msgspec.Struct):

@@ -225,8 +225,11 @@ class Log:
         return self._open
 
     def change_once(self, whose: object, make: Callable[[], StateChange], told: Told | None = None) -> None:
-        """As `change`, for what may change many times in a transaction and is worth writing down once."""
-        self._open.late[whose] = make
+        """As `change`, for what may change many times in a transaction and is worth writing down once: as it is then,
+        in the order of the last calls."""
+        late = self._open.late
+        late.pop(whose, None)
+        late[whose] = make
         self.change(told=told)
 
     def open_transaction(self) -> Transaction:

@@ -11,6 +11,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from paho.mqtt import publish
+
 from tests.cli.hub_process import Hub, last_line, polywire
 
 
@@ -110,6 +112,15 @@ def test_payloads_come_as_they_were_published(hub, name):
         "application/octet-stream",
     ]
     assert shown[2]["data"] == 12345678901234567890123
+
+
+def test_text_that_nothing_is_said_of(hub, name):
+    """Over MQTT 3.1.1 a payload has no content type."""
+    port = int(hub.ready["wires"]["mqtt"].rpartition(":")[2])
+    payloads = ["plain", '"quoted"', '{"a": 1}', "12"]
+    publish.multiple([(name, payload, 1, False) for payload in payloads], hostname="127.0.0.1", port=port)
+    out = hub.polywire("sub", name, "--from", "earliest", "--count", "4").stdout.splitlines()
+    assert out == payloads
 
 
 def test_a_topic_that_is_not_there(hub, name):

@@ -56,7 +56,6 @@ class Device:
         self.role = role
         self.calm = False
         self.memory = memory or Memory(eager=role.eager)
-        self.changed = asyncio.Condition()
         self._journal = journal
         self._chance = chance
         self._owed: deque[tuple[bytes, Entry | None]] = deque()
@@ -64,11 +63,17 @@ class Device:
         self._broke = False
         self.online = False
         self._asked: dict[int, Entry] = {}
+        self._changed = asyncio.Event()
 
     @property
     def filters(self) -> dict[str, int]:
         """All that it may be subscribed to, with the QoS."""
         return dict([*self.role.subscribes, *([self.role.toggles] if self.role.toggles else [])])
+
+    @property
+    def done(self) -> bool:
+        """With what it published."""
+        return not self.memory.out
 
     def note(self, what: str, name: str = "", id: int = 0, qos: int = 0, topic: str = "") -> Entry:
         entry = Entry(self.name, what, name, id, qos, topic)
@@ -77,6 +82,8 @@ class Device:
 
     def _write(self, entry: Entry) -> None:
         self.memory.take(entry, self._journal.write(entry))
+        self._changed.set()
+        self._changed = asyncio.Event()
 
     # Connections
 
@@ -116,8 +123,8 @@ class Device:
         connack = await read_packet(reader)
         assert connack.kind == raw.CONNACK, connack
         assert connack.body[1] == 0, f"{self.name} was refused: {connack}"
-        self.note("connected", id=connack.body[0] & 1, qos=level > 3)
         self.online = True
+        self.note("connected", id=connack.body[0] & 1, qos=level > 3)
         for name, qos in self.role.subscribes:
             if not self.memory.wants(name):
                 self.subscribe(name, qos)
@@ -191,8 +198,6 @@ class Device:
                 self._broke = True
                 raise ConnectionAbortedError
             self._handle(packet)
-            async with self.changed:
-                self.changed.notify_all()
 
     def _handle(self, packet: raw.Packet) -> None:
         kind, packet_id = packet.kind, packet.id
@@ -237,8 +242,8 @@ class Device:
             self._send(data)
 
     async def until(self, condition: Callable[[], object]) -> None:
-        async with self.changed:
-            await self.changed.wait_for(condition)
+        while not condition():
+            await self._changed.wait()
 
 
 def clears(name: str) -> bool:

@@ -115,7 +115,8 @@ class _Judge:
         for name, count in memory.came.items():
             if count and self._counts[name] == 1:
                 yield f"{who} got {name} again after it was settled"
-        yield from _disordered(who, memory.got)
+        # What was published twice (QoS 1) may have been missed the first time.
+        yield from _disordered(who, [name for name in memory.got if self._counts[name] == 1])
 
     def _granted(self, client: Client, name: str) -> int:
         topic = self._sent[name].topic if name in self._sent else ""
@@ -129,9 +130,8 @@ class _Judge:
                     yield from ((sent, window) for window in windows)
 
     def _must_have(self, client: Client, name: str) -> bool:
-        return any(
-            granted < sent.sent and sent.acked < leaving for sent, (_, granted, leaving, _) in self._windows(client, name)
-        )
+        """Who leaves need not get what is queued and not begun (MQTT 5 §3.10.4)."""
+        return any(granted < sent.sent and leaving == NEVER for sent, (_, granted, leaving, _) in self._windows(client, name))
 
     def _may_have(self, client: Client, name: str) -> bool:
         return any(asked < sent.acked and sent.sent < left for sent, (asked, _, _, left) in self._windows(client, name))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from tests.crash.mqtt_device import GONE, Device, Role, clears
 from tests.crash.mqtt_journal import Entry, Journal, Memory
 from tests.crash.mqtt_mortals import DELAYED, HUB, Mortal, lives_of
+from tests.crash.mqtt_paho import Paho
 from tests.crash.mqtt_record import Client, Found, faults, shared_out
 from tests.wires.mqtt import raw_client as raw
 
@@ -29,24 +30,44 @@ ROLES = {
     "share2": Role(4, subscribes=[("$share/g/w/#", 1)]),
     "keeper": Role(5, publishes=[f"state/{n}" for n in range(5)], qos=1, window=1, retains=True),
     "guard": Role(4, publishes=[f"state/{n}" for n in range(5, 8)], window=1, retains=True),
-    "end": Role(4, publishes=["w/end"]),
 }
-"""``end`` publishes nothing until all others are done."""
+PAHO = {
+    "paho5": Role(5, publishes=["w/p/5"]),
+    "paho4": Role(4, publishes=["w/p/4"]),
+    "paho3": Role(3, publishes=["w/p/3"], qos=1),
+    "phone5": Role(5, subscribes=[("w/#", 2)]),
+    "phone4": Role(4, subscribes=[("w/p/#", 2)]),
+    "phone3": Role(3, subscribes=[("w/#", 1)]),
+}
 MORTALS = {"short": (4, False, 0), "long": (5, True, 0), "patient": (5, True, DELAYED)}
-PATIENCE = 10
-END = "w/end"
+LAST = "w/end"
+END = Role(4, publishes=[LAST])
+"""Publishes nothing until all others are done."""
 
 
 class World:
     """Life: construct → `run`, for each life of the hub → `recover` → `faults`. Or from the entries of a journal, as
-    it was then. ``strict``: the hub goes on, and ends no connection by itself."""
+    it was then. ``paho``: some of them are paho's; these cannot be put back. ``strict``: the hub goes on, and ends no
+    connection by itself. ``patience``: seconds to `recover`."""
 
-    def __init__(self, chance: random.Random, entries: Sequence[Entry] = (), *, strict: bool = False) -> None:
+    def __init__(
+        self,
+        chance: random.Random,
+        entries: Sequence[Entry] = (),
+        *,
+        paho: bool = False,
+        strict: bool = False,
+        patience: float = 20,
+    ) -> None:
         self.journal = Journal(entries)
+        self._patience = patience
         self._chance = chance
         self._strict = strict
-        self.devices = {name: Device(name, role, self.journal, chance) for name, role in ROLES.items()}
-        self._end = self.devices["end"]
+        self._end = Device("end", END, self.journal, chance)
+        self.devices: dict[str, Device | Paho] = {"end": self._end}
+        self.devices |= {name: Device(name, role, self.journal, chance) for name, role in ROLES.items()}
+        if paho:
+            self.devices |= {name: Paho(name, role, self.journal, chance) for name, role in PAHO.items()}
         self._mortals = [Mortal(name, *kind, self.journal, chance) for name, kind in MORTALS.items()]
         for at, entry in enumerate(entries):
             if entry.who in self.devices:
@@ -66,6 +87,13 @@ class World:
             for mortal in self._mortals:
                 mortal.vanish()
 
+    async def is_busy(self) -> None:
+        """Until paho is connected: between two attempts to connect it forgets that it has sent a PUBREL, and begins
+        anew with its PUBLISH."""
+        await asyncio.gather(
+            *(one.until(lambda one=one: one.online) for one in self.devices.values() if isinstance(one, Paho))
+        )
+
     async def _again_and_again(self, name: str, live: Callable[[int], Awaitable[None]], port: int) -> None:
         while True:
             try:
@@ -81,57 +109,48 @@ class World:
     async def recover(self, port: int) -> list[str]:
         """Everybody comes back, finishes what was under way, and gets what waits. What went wrong with that."""
         self.journal.write(HUB)
-        wrong = retained_faults(self._keepers, await asyncio.to_thread(read_retained, port))
+        wrong = await self._retained_faults(port)
         devices = self.devices.values()
         for device in devices:
             device.calm = True
-        living = [asyncio.create_task(device.live(port)) for device in devices]
         try:
-            await self._together("to be back", map(self._is_back, devices), living)
-            await self._together("for what they published", map(self._is_done, devices), living)
-            last = self._end.publish()
-            await self._together("for the end", (self._has(device, last) for device in self._readers), living)
-            await self._together("for their share", [self._is_shared_out()], living)
-        except TimeoutError as error:
-            wrong.append(str(error))
+            async with asyncio.TaskGroup() as group:
+                living = [group.create_task(device.live(port)) for device in devices]
+                await self._finish()
+                for life in living:
+                    life.cancel()
+        except* (TimeoutError, *GONE) as failed:
+            wrong += [f"{error!r} {self._left()}" for error in failed.exceptions]
         finally:
-            for life in living:
-                life.cancel()
-            await asyncio.gather(*living, return_exceptions=True)
             for device in devices:
                 device.calm = False
-        return wrong + retained_faults(self._keepers, await asyncio.to_thread(read_retained, port), over=True)
+        return wrong + await self._retained_faults(port, over=True)
 
-    async def _together(self, what: str, works: Iterable[Awaitable[Any]], living: Sequence[asyncio.Task[None]]) -> None:
-        """Raises what ended a device, and `TimeoutError`."""
-        working = asyncio.gather(*works)
-        await asyncio.wait([working, *living], timeout=PATIENCE, return_when=asyncio.FIRST_COMPLETED)
-        late = not working.done()
-        if late:
-            working.cancel()
-        for life in living:
-            if life.done():
-                await life
-        if late:
-            raise TimeoutError(f"waited in vain {what}: {self._left()}")
-        await working
+    async def _retained_faults(self, port: int, *, over: bool = False) -> list[str]:
+        found = await asyncio.to_thread(read_retained, port, self._patience)
+        return retained_faults(self._keepers, found, over=over)
+
+    async def _finish(self) -> None:
+        devices = self.devices.values()
+        async with asyncio.timeout(self._patience):
+            await asyncio.gather(*map(self._is_back, devices))
+            await asyncio.gather(*(device.until(lambda device=device: device.done) for device in devices))
+            last = self._end.publish()
+            await asyncio.gather(*(self._has(device, last) for device in self._readers))
+            await self._is_shared_out()
 
     def _left(self) -> dict[str, Any]:
         memories = {name: device.memory for name, device in self.devices.items()}
         return {name: (memory.out, memory.held, memory.got[-1:]) for name, memory in memories.items()}
 
-    async def _is_back(self, device: Device) -> None:
+    async def _is_back(self, device: Device | Paho) -> None:
         await device.until(lambda: device.online)
-        if device in self._readers and not device.memory.wants(END):
-            device.subscribe(END, 2)
-            await device.until(lambda: device.memory.wants(END))
+        if device in self._readers and not device.memory.wants(LAST):
+            device.subscribe(LAST, 2)
+            await device.until(lambda: device.memory.wants(LAST))
 
     @staticmethod
-    async def _is_done(device: Device) -> None:
-        await device.until(lambda: not device.memory.out)
-
-    @staticmethod
-    async def _has(device: Device, last: str) -> None:
+    async def _has(device: Device | Paho, last: str) -> None:
         """What comes last, and nothing is under way."""
         memory = device.memory
         await device.until(lambda: last in memory.got[-20:] and not memory.held)
@@ -145,11 +164,11 @@ class World:
     # Who is what
 
     @property
-    def _readers(self) -> list[Device]:
+    def _readers(self) -> list[Device | Paho]:
         return [device for device in self.devices.values() if device.filters and not _shares(device.filters)]
 
     @property
-    def _publishers(self) -> list[Device]:
+    def _publishers(self) -> list[Device | Paho]:
         return [one for one in self.devices.values() if one.role.publishes and not one.role.retains]
 
     @property
@@ -160,7 +179,7 @@ class World:
     def clients(self) -> dict[str, Client]:
         """All but those that keep what is retained."""
         return {
-            name: Client(one.memory, one.role.qos, {**one.filters, END: 2}, _shares(one.filters))
+            name: Client(one.memory, one.role.qos, {**one.filters, LAST: 2}, _shares(one.filters))
             for name, one in self.devices.items()
             if not one.role.retains
         }
@@ -178,9 +197,9 @@ def _shares(filters: Mapping[str, int]) -> bool:
 # --- what is retained ------------------------------------------------------------------------------------------------
 
 
-def read_retained(port: int) -> dict[str, str]:
+def read_retained(port: int, patience: float) -> dict[str, str]:
     """What a new client is told of topic ``state``. Blocks."""
-    client = raw.RawClient("127.0.0.1", port, 5)
+    client = raw.RawClient("127.0.0.1", port, 5, patience=patience)
     try:
         client.connect()
         client.publish("edge", b"x", 1, 1, retain=True).expect(raw.PUBACK)

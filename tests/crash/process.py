@@ -31,6 +31,10 @@ class HubProcess:
     def url(self) -> str:
         return str(self.ready["wires"]["http"])
 
+    @property
+    def mqtt_port(self) -> int:
+        return int(str(self.ready["wires"]["mqtt"]).rpartition(":")[2])
+
     async def wait_ready(self) -> None:
         assert self._process.stdout is not None
         line = await asyncio.wait_for(self._process.stdout.readline(), SECONDS)

@@ -13,8 +13,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from polywire.core.access import Principal
-from polywire.core.errors import Invalid, PolywireError
+from polywire.core.errors import Invalid, PolywireError, Unauthenticated
 from polywire.core.message import Flag, Origin, Record
+from polywire.formats.cloudevents import deduplicate
 from polywire.wires.mqtt.names import read_name
 from polywire.wires.mqtt.packets import Publish
 from polywire.wires.mqtt.reasons import MqttError, Reason
@@ -28,6 +29,7 @@ __all__ = ["CONNECT_REASONS", "PUBLISH_REASONS", "SUBSCRIBE_REASONS", "Publisher
 
 _logger = logging.getLogger("polywire.mqtt")
 
+API_KEY_HINT: Final = "send an API key as the password, with any user name"
 PUBLISH_REASONS: Final[dict[str, int]] = {
     "invalid": Reason.PAYLOAD_FORMAT_INVALID,
     "unauthenticated": Reason.NOT_AUTHORIZED,
@@ -110,6 +112,9 @@ class Publisher:
                 self._store(topic, records, acked)
                 records, acked = [], []
                 self._refuse(publish, error)
+                if self._connection.ended:
+                    self._give_up(publishes, publish)
+                    break
                 continue
             if name.topic != topic:
                 self._store(topic, records, acked)
@@ -124,6 +129,11 @@ class Publisher:
         if not records:
             return
         told = partial(self._connection.stored, acked) if acked else None
+        place = self._core.catalog.get(topic)
+        if place is not None and place.settings.dedup:
+            for record in records:
+                if not record.flags & Flag.DEDUP:
+                    deduplicate(record)
         try:
             self._core.send(self._principal, topic, records, told)
         except PolywireError as error:
@@ -134,6 +144,11 @@ class Publisher:
         else:
             if acked:
                 self._exactly_once += [publish.id for publish in acked if publish.qos == 2]
+
+    def _give_up(self, publishes: Sequence[Publish], last: Publish) -> None:
+        """With ``last`` the connection ended: what stands behind it never came."""
+        seen = next(index for index, one in enumerate(publishes) if one is last)
+        self._connection.protocol.abandon(publishes[seen + 1 :])
 
     def _one_by_one(self, topic: str, records: Sequence[Record], acked: Sequence[Publish]) -> None:
         """One of them is wrong. To the peer they are single messages."""
@@ -190,5 +205,6 @@ class Publisher:
 def said(error: PolywireError) -> str:
     """In one line, with all fields that are wrong."""
     fields = ", ".join(f"{field.path} {field.message}" for field in error.fields)
-    parts = (error.detail, fields if len(error.fields) > 1 else None, error.hint)
+    hint = API_KEY_HINT if isinstance(error, Unauthenticated) else error.hint
+    parts = (error.detail, fields if len(error.fields) > 1 else None, hint)
     return ": ".join([part for part in parts if part])

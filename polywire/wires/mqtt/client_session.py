@@ -14,6 +14,7 @@ from polywire.wires.mqtt.packets import Properties, SubscriptionOptions, Will
 
 if TYPE_CHECKING:
     from polywire.core.access import Principal
+    from polywire.core.log import Told
     from polywire.wires.mqtt.connection import Connection
 
 __all__ = ["ClientSession", "Granted", "StoredSession", "StoredWill", "share_settings"]
@@ -87,7 +88,10 @@ class ClientSession:
         self.will_due: int | None = None
         self.left: int | None = None
         self.stored = False
-        self.sent_stored = b""
+        self.sent_stored: bytes | None = b""
+        """Its outbound ids as they were put into the hub's state last; None: that failed."""
+        self.sent_waiting: list[Told] | None = None
+        """Who waits until that is stored; None: it is."""
         self.has_queue = False
         self.replayed: dict[int, Message] = {}
         """Retained messages in flight, by seq: no queue holds them."""

@@ -10,6 +10,7 @@ and asks is held back, in order; its acknowledgements and pings are still read.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -65,6 +66,7 @@ class Connection(asyncio.BufferedProtocol):
         self._out: list[bytes] = []
         self._out_size = 0
         self._flushing = False
+        self._lost = False  # the transport is no more
         self._gated = False  # CONNACK waits for a commit, and everything behind it
         self._paused_writing = False
         self._paused_reading = False
@@ -91,7 +93,8 @@ class Connection(asyncio.BufferedProtocol):
     def data_received(self, data: bytes) -> None:
         if self.ended:
             return
-        self.heard = self.wire.core.clock.now()
+        if self.level:  # the time for CONNECT is that for all of it
+            self.heard = self.wire.core.clock.now()
         self.protocol.receive_data(data)
         self._handle(len(data))
 
@@ -102,24 +105,34 @@ class Connection(asyncio.BufferedProtocol):
             self._handle(0)
         return False
 
-    def connection_lost(self, exc: BaseException | None) -> None:  # noqa: ARG002 - asyncio's signature
+    def connection_lost(self, exc: BaseException | None) -> None:
         if self._slow is not None:
             self._slow.cancel()
-        if self._held:
-            # Read and not yet published; its client is gone, and the log has room again some time.
-            self.wire.core.on_relief(self._left_behind)
-            return
-        self._leave(will=True)
-        self.wire.gone(self)
+        if exc is not None and not self.ended:
+            self._read_rest()
+        self._lost = True
+        self.keep_alive = 0
+        if not self._held:  # else when the log has room: they were read, and are still to be published
+            self._depart()
 
-    def _left_behind(self) -> None:
-        self._release()
+    def _read_rest(self) -> None:
+        """What a client sends and closes without reading what it is told: then a write fails, and the transport ends
+        though not all was read that had come. Under TLS that is lost."""
+        if self._transport.get_extra_info("sslcontext") is not None:
+            return
+        with contextlib.suppress(OSError), self._transport.get_extra_info("socket").dup() as rest:
+            rest.setblocking(False)
+            while not self.ended and (data := rest.recv(_READ)):
+                self.data_received(data)
+
+    def _depart(self) -> None:
         self._leave(will=True)
+        self.ended = True
         self.wire.gone(self)
 
     def pause_writing(self) -> None:
         self._paused_writing = True
-        self._slow = self._loop.call_later(self.wire.settings.slow_timeout / 1_000, self._too_slow)
+        self._wait_for_reader()
 
     def resume_writing(self) -> None:
         self._paused_writing = False
@@ -131,9 +144,17 @@ class Connection(asyncio.BufferedProtocol):
         if self.subscriptions is not None:
             self.subscriptions.writable()
 
-    def _too_slow(self) -> None:
-        self.wire.slow_closed += 1
-        self.abort()
+    def _wait_for_reader(self) -> None:
+        unread = int(self._transport.get_write_buffer_size())
+        self._slow = self._loop.call_later(self.wire.settings.slow_timeout / 1_000, self._look_at_reader, unread)
+
+    def _look_at_reader(self, unread: int) -> None:
+        """It may be slow, but it has to read something."""
+        if self._transport.get_write_buffer_size() < unread:
+            self._wait_for_reader()
+        else:
+            self.wire.slow_closed += 1
+            self.abort()
 
     def mind_silence(self, now: int) -> None:
         """Close what did not say CONNECT in time, or has been silent for longer than it said it would be."""
@@ -145,7 +166,7 @@ class Connection(asyncio.BufferedProtocol):
             if silent > self.wire.settings.connect_timeout:
                 self.wire.silent_closed += 1
                 self.abort()
-        elif self.keep_alive and silent > self.keep_alive:
+        elif self.keep_alive and silent > self.keep_alive and not self._paused_reading:  # else it is we who do not hear
             self.wire.silent_closed += 1
             self.end(Reason.KEEP_ALIVE_TIMEOUT, "the keep-alive time has passed")
 
@@ -153,17 +174,24 @@ class Connection(asyncio.BufferedProtocol):
 
     def _handle(self, size: int) -> None:
         for event in self._events():
-            if self._held or (self.wire.core.congested and isinstance(event, Publishes)):
+            if self.ended:
+                self._abandon(event)
+            elif self._held or (self.wire.core.congested and isinstance(event, Publishes)):
                 if isinstance(event, (Settled, Completed, Broken)):
                     self._dispatch(event)
                 else:
                     self._hold(event, size)
+                    size = 0
             else:
                 self._dispatch(event)
-            if self.ended:
-                return
-        self.flush_soon()
-        self._mind_reading()
+        if not self.ended:
+            self.flush_soon()
+            self._mind_reading()
+
+    def _abandon(self, event: Event) -> None:
+        """It was never looked at: the client sends it again."""
+        if isinstance(event, Publishes):
+            self.protocol.abandon(event.publishes)
 
     def _events(self) -> Iterator[Event]:
         """Until there are none: what stands behind CONNECT is read when that is accepted."""
@@ -180,13 +208,16 @@ class Connection(asyncio.BufferedProtocol):
     def _release(self) -> None:
         """The log has caught up."""
         self._waits_for_relief = False
-        self._held_size = 0
         while self._held and not self.ended:
             self._dispatch(self._held.popleft())
             if self._held and self.wire.core.congested:
                 self._waits_for_relief = True
                 self.wire.core.on_relief(self._release)
                 return
+        self._held_size = 0
+        if self._lost:
+            self._depart()
+            return
         self.flush_soon()
         self._mind_reading()
 
@@ -194,12 +225,14 @@ class Connection(asyncio.BufferedProtocol):
         """Read no more than can be worked off: neither publishes, nor questions of one who does not read answers."""
         settings = self.wire.settings
         too_much = (
-            self._held_size > settings.held_size
+            self._gated
+            or self._held_size > settings.held_size
             or self.protocol.unacknowledged > settings.receive_maximum
             or (self._paused_writing and self.waiting > 2 * settings.out_buffer)
         )
         if too_much != self._paused_reading and self._transport is not None and not self._transport.is_closing():
             self._paused_reading = too_much
+            self.heard = self.wire.core.clock.now()
             self._transport.pause_reading() if too_much else self._transport.resume_reading()
 
     def _dispatch(self, event: Event) -> None:
@@ -234,6 +267,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _connect(self, connect: Connect) -> None:
         self.level = connect.level
+        self.heard = self.wire.core.clock.now()
         try:
             opening = Opening(self.wire, connect, self._principal)
             self._forget = self.wire.connections.open(opening.account)
@@ -277,10 +311,13 @@ class Connection(asyncio.BufferedProtocol):
         if self.ended:
             return
         if error is not None:
+            if self.client_session is not None:
+                self.client_session.will = None  # it was not accepted
             self.abort()
             return
         self._gated = False
         self.flush_soon()
+        self._mind_reading()
         if self.subscriptions is not None:
             self.subscriptions.begin()
 
@@ -318,15 +355,19 @@ class Connection(asyncio.BufferedProtocol):
             self._not_stored(publishes, error)
         else:
             self.protocol.acknowledge(publishes)
-        if self.ended:
-            return
-        self.flush_soon()
-        if self._paused_reading:
+        self._answered()
+        if self._paused_reading and not self.ended:
             self._mind_reading()
+
+    def _answered(self) -> None:
+        """To be written; by whatever connection the client has now, which may have repeated its question."""
+        connection = self if self.client_session is not None else self.wire.sessions.connection_of(self.client_id)
+        if connection is not None:
+            connection.flush_soon()
 
     def _not_stored(self, publishes: Sequence[Publish], error: PolywireError) -> None:
         """The commit failed that carried them."""
-        session = self.client_session
+        session = self.wire.sessions.of(self.client_id, self.protocol.state)  # also when this connection is gone
         if self.level >= 5:
             self.protocol.acknowledge(publishes, reason_of(error, PUBLISH_REASONS), said(error))
         else:
@@ -339,8 +380,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def acknowledge(self, publishes: Sequence[Publish], reason: int = Reason.SUCCESS, text: str | None = None) -> None:
         self.protocol.acknowledge(publishes, reason, text)
-        if not self.ended:
-            self.flush_soon()
+        self._answered()
 
     def _complete(self, event: Release) -> None:
         """PUBREL: the id may be used again; PUBCOMP says so once that is stored."""
@@ -371,8 +411,14 @@ class Connection(asyncio.BufferedProtocol):
 
     @property
     def full(self) -> bool:
-        """Whether the client has to read before it gets more messages."""
-        return self._paused_writing or self._gated or self._out_size > self.wire.settings.out_buffer
+        """Whether the client has to read before it gets more messages; or has been told that none come."""
+        return (
+            self._paused_writing
+            or self._gated
+            or self._lost
+            or self.protocol.closed
+            or self._out_size > self.wire.settings.out_buffer
+        )
 
     def write(self, data: bytes) -> None:
         """In this turn's write, behind what the session has to say until now."""
@@ -386,7 +432,19 @@ class Connection(asyncio.BufferedProtocol):
     def flush_soon(self) -> None:
         if not self._flushing:
             self._flushing = True
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(self._end_turn)
+
+    def _end_turn(self) -> None:
+        """Write; then go on with what waited for that, or did not fit."""
+        was_full = self._out_size > self.wire.settings.out_buffer
+        self._flush()
+        if self.ended:
+            return
+        if self.protocol.closed:
+            for event in self._events():  # an answer that ended it: too large for the client, say
+                self._dispatch(event)
+        elif was_full and self.subscriptions is not None and not self.full:
+            self.subscriptions.writable()  # the transport took it all, and so will not say so
 
     def _flush(self) -> None:
         self._flushing = False
@@ -440,8 +498,7 @@ class Connection(asyncio.BufferedProtocol):
         """Part with the client's session."""
         session, self.client_session = self.client_session, None
         for event in self._held:
-            if isinstance(event, Publishes):
-                self.protocol.abandon(event.publishes)  # never looked at: the client sends them again
+            self._abandon(event)
         self._held.clear()
         if self.subscriptions is not None:
             self.subscriptions.leave()

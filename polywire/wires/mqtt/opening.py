@@ -34,7 +34,7 @@ class Opening:
         """Whose connections are counted together."""
         self.principal = self.account.of_client(self.client_id)
         if self.principal.powerless:
-            raise Unauthenticated("MQTT needs an API key", hint="send it as the password, with any user name")
+            raise Unauthenticated("MQTT needs an API key")
         self.keep_alive_seconds = self._keep_alive()
         wire.sessions.require(self.principal, self.client_id)
         self._require_will()

@@ -17,7 +17,7 @@ from polywire.core.errors import PolywireError
 from polywire.core.message import Message, Origin
 from polywire.wires.mqtt.client_session import ClientSession, Granted
 from polywire.wires.mqtt.codec import PACKET_IDS
-from polywire.wires.mqtt.encoding import Form
+from polywire.wires.mqtt.encoding import Form, PublishPacket
 from polywire.wires.mqtt.in_flight import Sent
 from polywire.wires.mqtt.names import mqtt_name
 from polywire.wires.mqtt.records import qos_of
@@ -30,6 +30,9 @@ __all__ = ["QueueFeed", "other_tokens"]
 
 other_tokens = itertools.count(-1, -1)
 """Tokens of deliveries that are in no queue of the session: after a restart nobody knows them."""
+
+
+_UNREPRESENTABLE = "unrepresentable: MQTT, or this client, cannot be told it"
 
 
 class QueueFeed:
@@ -53,14 +56,11 @@ class QueueFeed:
     # Life
 
     def begin(self) -> None:
-        """Take up what was in flight: in its order, with its ids (MQTT 5 §4.4)."""
+        """Take up what was in flight: in its order, with its ids (MQTT 5 §4.4). Raises `Denied`, `Unauthenticated`."""
         self._begun = True
         self._resume()
         if self._session.has_queue:
             self.join_own()
-        for granted in self._session.granted.values():
-            if granted.filter.share is not None:
-                self.join_share(granted)
 
     def _resume(self) -> None:
         state, queue = self._session.state, self._core.subscriptions.find(self._session.client_id, "session")
@@ -142,11 +142,13 @@ class QueueFeed:
             if delivery.consumer.closed:  # it left the share, and the delivery went to another
                 self._waiting.popleft()
                 continue
-            known = self._again.get(delivery.seq) if granted is None else None
             if protocol.room <= 0:
                 break
             self._waiting.popleft()
-            self._send(delivery, granted, known, exactly_once)
+            if granted is None and delivery.seq in self._again:
+                self._send_again(delivery)
+            else:
+                self._send(delivery, granted, exactly_once)
         if exactly_once:
             self._wire.sessions.store_sent(self._session, lambda error: self._stored(exactly_once, error))
 
@@ -159,36 +161,51 @@ class QueueFeed:
         for packet in packets:
             self._connection.write(packet)
 
-    def _send(self, delivery: Delivery, granted: Granted | None, known: int | None, exactly_once: list[bytes]) -> None:
+    def _send(self, delivery: Delivery, granted: Granted | None, exactly_once: list[bytes]) -> None:
         message = delivery.message
         form = self._form(message, granted)
         if form is None:
             delivery.ack()  # unsubscribed since, or held by a pattern that means more than the filter
             return
         qos = min(form.qos, qos_of(message.record))
-        packet = self._wire.encoder.message(message, form, qos, dup=known is not None)
-        if packet is None or packet.size > self._protocol.peer_maximum_packet_size:
-            delivery.reject("unrepresentable: MQTT, or this client, cannot be told it")
-            self._wire.skipped += 1
+        packet = self._packet(message, form, qos)
+        if packet is None:
+            delivery.reject(_UNREPRESENTABLE)
             return
-        self._wire.counters.delivered += 1
         if qos == 0:
             self._connection.write(packet.whole())
             delivery.ack()
             return
         token = delivery.seq if granted is None else next(other_tokens)
-        if known is None:
-            number = self._protocol.take_ids([token], qos)[0]
-        else:
-            number, qos = known, self._session.state.sent[known].qos
-            del self._again[delivery.seq]
-            self._protocol.send_again([known])
+        data = packet.whole(PACKET_IDS[self._protocol.take_ids([token], qos)[0]])
         self._sent[token] = delivery
-        data = packet.whole(PACKET_IDS[number])
-        if qos == 2 and known is None:
+        if qos == 2:
             exactly_once.append(data)
         else:
             self._connection.write(data)
+
+    def _send_again(self, delivery: Delivery) -> None:
+        """As it was sent, whatever the client is subscribed to by now: what was begun is completed [MQTT-3.10.4-3]."""
+        entry = self._session.state.sent[self._again.pop(delivery.seq)]
+        form = self._form(delivery.message, None) or self._wire.form((), self._connection.level)
+        packet = self._packet(delivery.message, form, entry.qos, dup=True)
+        if packet is None:
+            delivery.reject(_UNREPRESENTABLE)
+            self._abandon(entry)
+            self._protocol.release([entry.id])
+            return
+        self._protocol.send_again([entry.id])
+        self._sent[delivery.seq] = delivery
+        self._connection.write(packet.whole(PACKET_IDS[entry.id]))
+
+    def _packet(self, message: Message, form: Form, qos: int, *, dup: bool = False) -> PublishPacket | None:
+        """None if the client cannot be told it."""
+        packet = self._wire.encoder.message(message, form, qos, dup=dup)
+        if packet is None or packet.size > self._protocol.peer_maximum_packet_size:
+            self._wire.skipped += 1
+            return None
+        self._wire.counters.delivered += 1
+        return packet
 
     def _form(self, message: Message, granted: Granted | None) -> Form | None:
         """How the client is told a message, by all its subscriptions that queue it; None: by none."""
@@ -215,7 +232,7 @@ class QueueFeed:
 
     def settled(self, entries: Sequence[Sent]) -> None:
         """PUBACK or PUBREC."""
-        if self._sent or self._session.replayed:
+        if self._sent or self._again or self._session.replayed or not self._begun:
             for entry in entries:
                 if entry.token is not None:
                     self._settle(entry.token)
@@ -231,8 +248,18 @@ class QueueFeed:
         delivery = self._sent.pop(token, None)
         if delivery is not None:
             delivery.ack()
+        elif token >= 0:
+            self._settle_unsent(token)
         else:
             self._session.replayed.pop(token, None)
+
+    def _settle_unsent(self, token: int) -> None:
+        """The client answers what an earlier connection sent, before this one has sent it again."""
+        self._again.pop(token, None)
+        self._waiting = deque(one for one in self._waiting if one[1] is not None or one[0].seq != token)
+        queue = self._core.subscriptions.find(self._session.client_id, "session")
+        if queue is not None:
+            queue.discard(token)
 
     def _release(self, ids: Sequence[int], error: PolywireError | None) -> None:
         if self._connection.ended:

@@ -10,15 +10,18 @@ import heapq
 import itertools
 import logging
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from polywire.core.access import Action, Principal
 from polywire.core.clock import Timer
-from polywire.core.errors import Denied, LimitExceeded, PolywireError
-from polywire.core.message import Origin
+from polywire.core.errors import Denied, Invalid, LimitExceeded, PolywireError
+from polywire.core.message import Origin, Record
+from polywire.wires.mqtt.binding import said
 from polywire.wires.mqtt.client_session import FOREVER, ClientSession, StoredSession, share_settings
+from polywire.wires.mqtt.in_flight import SessionState
 from polywire.wires.mqtt.names import Name, read_name
 from polywire.wires.mqtt.packets import Connect, Property, Will
 from polywire.wires.mqtt.reasons import MqttError, Reason
@@ -27,6 +30,7 @@ from polywire.wires.mqtt.records import record_of_will
 if TYPE_CHECKING:
     from polywire.core.log import Told
     from polywire.wires.mqtt.client_session import Granted
+    from polywire.wires.mqtt.connection import Connection
     from polywire.wires.mqtt.server import Mqtt
 
 __all__ = ["Sessions"]
@@ -100,11 +104,9 @@ class Sessions:
     def _resume_alone(self, session: ClientSession) -> None:
         """After a start nobody is connected: a session that had been is one whose connection was cut."""
         if session.left is None:
-            session.left = self._core.clock.now()
-            self._arm_will(session)
-            if session.persistent:
-                self._store(session)
-        self._await(session)
+            self.leave(session, will=True)
+        else:
+            self._await(session)
 
     def _drop_orphans(self) -> None:
         """Queues of sessions that ended with the hub: nobody will take what they hold."""
@@ -123,12 +125,22 @@ class Sessions:
     def require(self, principal: Principal, client_id: str) -> None:
         """Whether this client id is the principal's to use. Raises `Denied`."""
         session = self._all.get(client_id)
-        if session is None or session.owner == principal.name:
+        if session is None or session.owner == principal.name or self._is_nobodys(session):
             return
         if not self._core.access.allows(principal, Action.MANAGE, client_id):
             raise Denied(
                 f"client id {client_id[:80]!r} belongs to {session.owner!r}", hint=f"grant it manage:{client_id[:80]}"
             )
+
+    def connection_of(self, client_id: str) -> Connection | None:
+        """That which the client has now."""
+        session = self._all.get(client_id)
+        return session.connection if session is not None else None
+
+    def of(self, client_id: str, state: SessionState) -> ClientSession | None:
+        """The client's session, if it is still that with this state."""
+        session = self._all.get(client_id)
+        return session if session is not None and session.state is state else None
 
     def take_over(self, client_id: str) -> None:
         """End the connection that the client has, if it has one [MQTT-3.1.4-3]."""
@@ -140,7 +152,7 @@ class Sessions:
         """The client's session, its own from before or a new one, and whether it was there. Another connection of the
         client must be gone by now. Raises `LimitExceeded`."""
         session = self._all.get(client_id)
-        if session is not None and connect.clean_start:
+        if session is not None and (connect.clean_start or self._is_nobodys(session)):
             self.end(session)
             session = None
         present = session is not None
@@ -152,6 +164,11 @@ class Sessions:
         session.owner = principal.name
         session.will, session.will_due, session.left = connect.will, None, None
         return session, present
+
+    def _is_nobodys(self, session: ClientSession) -> bool:
+        """It was made before there were API keys, and without one nobody can come back to it."""
+        anonymous = self._core.access.anonymous
+        return session.owner == anonymous.name and anonymous.powerless
 
     def _require_room(self, connect: Connect, expiry: int) -> None:
         if (expiry or connect.will is not None) and self._stored >= self._settings.max_sessions:
@@ -187,7 +204,7 @@ class Sessions:
     def _store(self, session: ClientSession, told: Told | None = None) -> None:
         self._stored += not session.stored
         session.stored = True
-        self._core.states.put(SESSION, session.client_id, msgspec.msgpack.encode(session.to_store()), told)
+        self._core.states.put(SESSION, session.client_id, lambda: msgspec.msgpack.encode(session.to_store()), told)
 
     def _unstore(self, session: ClientSession, told: Told | None = None) -> None:
         self._stored -= session.stored
@@ -201,23 +218,18 @@ class Sessions:
 
     def store_received(self, session: ClientSession, told: Told | None = None, *, tied: bool = False) -> None:
         """Its inbound ids of QoS 2. ``tied``: they are true only together with what is published in the same turn."""
-        self._put(RECEIVED, session.client_id, session.state.pack_received(), told, tied=tied)
+        pack = session.state.pack_received
+        self._core.states.put(RECEIVED, session.client_id, lambda: pack() or None, told, tied=tied)
 
     def store_sent(self, session: ClientSession, told: Told | None = None) -> None:
-        """Its outbound ids of QoS 2."""
+        """Its outbound ids, as they are now; ``told`` hears when they are stored, in the order of these calls."""
         packed = session.state.pack_sent()
-        if packed == session.sent_stored:
-            if told is not None:
-                told(None)
-            return
-        session.sent_stored = packed
-        self._put(SENT, session.client_id, packed, told)
-
-    def _put(self, kind: str, client_id: str, value: bytes, told: Told | None, *, tied: bool = False) -> None:
-        if value:
-            self._core.states.put(kind, client_id, value, told, tied=tied)
-        else:
-            self._core.states.delete(kind, client_id, told, tied=tied)
+        if packed != session.sent_stored:
+            session.sent_stored = packed
+            session.sent_waiting = waiting = []
+            self._core.states.put(SENT, session.client_id, packed or None, partial(_sent_is_stored, session, waiting))
+        if told is not None:
+            told(None) if session.sent_waiting is None else session.sent_waiting.append(told)
 
     # Leaving
 
@@ -303,14 +315,15 @@ class Sessions:
         will, session.will, session.will_due = session.will, None, None
         if will is None:
             return
+        name, origin = read_name(will.topic), Origin(session.owner, "mqtt", session.client_id)
         try:
-            name = read_name(will.topic)
-            record = record_of_will(
-                will, name.key, Origin(session.owner, "mqtt", session.client_id), self._core.clock.now()
-            )
+            record = record_of_will(will, name.key, origin, self._core.clock.now())
             self._core.send(self._testator(session, name), name.topic, [record], _complaining(session.client_id))
         except (PolywireError, MqttError) as error:
             _logger.warning("the will of client %r is not published: %s", session.client_id, error)
+            if isinstance(error, Invalid):  # of a typed topic: nobody is left who could be told
+                record = Record(will.payload, name.key, origin=origin)
+                self._core.subscriptions.dead_letter(name.topic, record, said(error))
 
     def _testator(self, session: ClientSession, name: Name) -> Principal:
         """Who publishes the will. When the hub stops, it has to do so itself: clients may no longer."""
@@ -336,10 +349,15 @@ class Sessions:
         if share is None:
             raise ValueError("not a shared subscription")
         subscriptions = self._core.subscriptions
-        if subscriptions.find(share, "share") is None:
+        if is_new := subscriptions.find(share, "share") is None:
             subscriptions.make(session.principal, share_settings(share, self._settings.max_queued), _ignore)
-        for source in granted.filter.sources:
-            subscriptions.add_source(session.principal, share, source, told, kind="share")
+        try:
+            for source in granted.filter.sources:
+                subscriptions.add_source(session.principal, share, source, told, kind="share")
+        except PolywireError:
+            if is_new:  # nobody owns what he may not read
+                subscriptions.drop(self._core.access.system, share, _ignore, kind="share")
+            raise
         self._shares.setdefault(share, {})[session] = None
 
     def left_share(self, session: ClientSession, granted: Granted) -> None:
@@ -352,6 +370,15 @@ class Sessions:
             del self._shares[share]
             if self._core.subscriptions.find(share, "share") is not None:
                 self._core.subscriptions.drop(self._core.access.system, share, _ignore, kind="share")
+
+
+def _sent_is_stored(session: ClientSession, waiting: list[Told], error: PolywireError | None) -> None:
+    if session.sent_waiting is waiting:
+        session.sent_waiting = None
+        if error is not None:
+            session.sent_stored = None
+    for told in waiting:
+        told(error)
 
 
 def _ignore(error: PolywireError | None) -> None:

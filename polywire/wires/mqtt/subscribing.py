@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from polywire.core.errors import LimitExceeded, PolywireError
@@ -44,15 +45,23 @@ class Subscriptions:
         self._retained = RetainedFeed(wire, connection, session)
 
     def begin(self) -> None:
-        """Go on with what the session was subscribed to before."""
-        for text, granted in list(self._session.granted.items()):
-            try:
-                self._listen(granted)
-            except PolywireError:  # the right was taken away meanwhile
-                self._remove(text)
-        self._queues.begin()
+        """Go on with what the session was subscribed to before, as far as its client still has the right to."""
+        self._each(self._listen)
+        try:
+            self._queues.begin()
+        except PolywireError:
+            self._wire.sessions.end(self._session)
+            return
+        self._each(self._queues.join_share)
         self._retained.begin()
         self._core.live.resume(self.live)
+
+    def _each(self, go_on: Callable[[Granted], None]) -> None:
+        for text, granted in list(self._session.granted.items()):
+            try:
+                go_on(granted)
+            except PolywireError:
+                self._remove(text)
 
     def leave(self) -> None:
         self._retained.stop()
@@ -143,9 +152,21 @@ class Subscriptions:
         before = granted_now.get(text)
         self._listen(granted)  # may be refused; then everything is as before
         granted_now[text] = granted
-        self._queue(granted, before)
+        try:
+            self._queue(granted, before)
+        except PolywireError:
+            self._take_back(text, before)
+            raise
         self._queues.changed()
         return granted
+
+    def _take_back(self, text: str, before: Granted | None) -> None:
+        """It was refused in the end: as before."""
+        self._remove(text)
+        if before is not None:
+            self._listen(before)
+            self._session.granted[text] = before
+            self._queue(before, None)
 
     def _listen(self, granted: Granted) -> None:
         """For what comes live."""
@@ -155,6 +176,7 @@ class Subscriptions:
         elif wanted.operation is not None:
             require_reply_filter(self._session.client_id, wanted)
         elif wanted.share is None:
+            self._core.live.allowed(self._session.principal, wanted.live_pattern)  # who may not read, makes no topics
             if wanted.topic is not None:
                 self._core.catalog.ensure(wanted.topic)
             lossless = granted.options.qos > 0 and not granted.queued
@@ -227,7 +249,8 @@ class Subscriptions:
         for source in gone.filter.sources:
             if _place(source) not in needed:
                 held = Source(source.topic, source.key, keyless=source.keyless, skip_volatile=True)
-                self._core.subscriptions.end_source(session.principal, session.client_id, held, _ignore, kind="session")
+                system = self._core.access.system  # the right to read it may be what is gone
+                self._core.subscriptions.end_source(system, session.client_id, held, _ignore, kind="session")
 
 
 def _place(source: Source) -> tuple[str, str | None, bool]:

@@ -26,7 +26,7 @@ class SysTopics:
         self._wire = wire
         self._core = wire.core
         self._started = wire.core.clock.now()
-        self._readers: dict[LiveFeed, dict[Granted, None]] = {}
+        self._readers: dict[LiveFeed, dict[Granted, Principal]] = {}
         self._told: dict[bytes, bytes] = {}
         self._timer: Timer | None = None
         self._figures: dict[bytes, Callable[[], object]] = {
@@ -51,7 +51,7 @@ class SysTopics:
         before = [one for one in self._readers.get(reader, ()) if one.filter.text == filter.text]
         for one in before:
             self.unsubscribe(reader, one)
-        self._readers.setdefault(reader, {})[granted] = None
+        self._readers.setdefault(reader, {})[granted] = principal
         if self._timer is None:
             self._told = self._now()
             self._tell_again()
@@ -69,12 +69,17 @@ class SysTopics:
         """What a new subscription is told at once: names and values."""
         return [(name, value) for name, value in self._now().items() if filter.matches(name)]
 
+    def _may(self, principal: Principal, filter: Filter) -> bool:
+        """Still: rights are taken away while connections stand."""
+        return self._core.access.allows(principal, Action.SUBSCRIBE, filter.dotted)
+
     def _now(self) -> dict[bytes, bytes]:
         return {name: str(figure()).encode() for name, figure in self._figures.items()}
 
     def _tell_again(self) -> None:
-        clock = self._core.clock
-        self._timer = clock.call_at(clock.now() + self._wire.settings.sys_interval, self._on_time)
+        clock, interval = self._core.clock, self._wire.settings.sys_interval
+        if interval:
+            self._timer = clock.call_at(clock.now() + interval, self._on_time)
 
     def _on_time(self) -> None:
         self._timer = None
@@ -84,8 +89,9 @@ class SysTopics:
         changed = {name: value for name, value in now.items() if self._told.get(name) != value}
         self._told = now
         for reader, mine in list(self._readers.items()):
+            allowed = [one for one, principal in mine.items() if self._may(principal, one.filter)]
             for name, value in changed.items():
-                granted = tuple(one for one in mine if one.filter.matches(name))
+                granted = tuple(one for one in allowed if one.filter.matches(name))
                 if granted:
                     reader.tell(name, Record(value), granted)
         self._tell_again()

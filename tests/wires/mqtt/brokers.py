@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import subprocess
@@ -49,6 +50,8 @@ class Broker(ABC):
         self.settings = settings
         self.port = 0
         self.user = self.narrow = ("", "")
+        self.faults: list[str] = []
+        """What went wrong within the broker, whatever a client did: nothing may."""
         self._open = contextlib.ExitStack()
 
     @abstractmethod
@@ -123,10 +126,20 @@ class HubBroker(Broker):
         mqtt = serve.mqtt.replace(sys_interval=1_000, **given)
         self._served = ServedHub(Hub("tested"), self.folder, msgspec.structs.replace(serve, mqtt=mqtt))
         self._served.start()
+        self._served.call(self._watch_the_loop)
         self.port = self._served.served.mqtt_port
         if self.settings.login and not self._keys:
             self.user = ("device", self._make_key("device", "*:#"))
             self.narrow = ("narrow", self._make_key("narrow", "publish:allowed.#", "subscribe:allowed.#"))
+
+    def _watch_the_loop(self) -> None:
+        loop = asyncio.get_running_loop()
+
+        def failed(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+            self.faults.append(f"{context.get('message')} {context.get('exception')!r}")
+            loop.default_exception_handler(context)
+
+        loop.set_exception_handler(failed)
 
     def _make_key(self, name: str, *allow: str) -> str:
         access = self.hub.core.access

@@ -20,11 +20,8 @@ _topics = itertools.count()
 def backend(request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture) -> Iterator[type[Broker]]:
     """The hub runs in this process: whatever a client did, it may not have logged a fault of its own."""
     yield BACKENDS[request.param]
-    faults = [
-        f"{record.name}: {record.getMessage()} {record.exc_text or ''}"
-        for record in caplog.get_records("call")
-        if record.levelno >= logging.ERROR and record.name.startswith(("polywire", "asyncio"))
-    ]
+    errors = [record for record in caplog.get_records("call") if record.levelno >= logging.ERROR]
+    faults = [f"{one.getMessage()} {one.exc_text or ''}" for one in errors if one.name.startswith("polywire")]
     assert not faults, "\n".join(faults)
 
 
@@ -52,21 +49,27 @@ def broker(backend: type[Broker], _running: Callable[[type[Broker]], Broker]) ->
         yield broker
     finally:
         broker.close_clients()
+    faults, broker.faults = broker.faults, []
+    assert not faults, "\n".join(faults)
 
 
 @pytest.fixture
 def start_broker(backend: type[Broker], tmp_path: Path) -> Iterator[Callable[..., Broker]]:
     """Starts a broker of the test's own; takes the fields of `Settings`."""
+    started: list[Broker] = []
     with ExitStack() as stack:
 
         def start(**settings: Any) -> Broker:
             broker = backend(tmp_path / "broker", Settings(**settings))
+            started.append(broker)
             stack.callback(broker.stop)
             stack.callback(broker.close_clients)
             broker.start()
             return broker
 
         yield start
+    faults = [fault for broker in started for fault in broker.faults]
+    assert not faults, "\n".join(faults)
 
 
 @pytest.fixture

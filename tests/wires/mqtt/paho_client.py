@@ -39,6 +39,11 @@ class Connack(NamedTuple):
     properties: Properties | None
 
 
+def _send_at_once(opened: Any) -> None:
+    connection: socket.socket = getattr(opened, "_socket", opened)  # within paho's WebSocket
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
 class _Answers:
     """What acknowledged which packet id, however early it came."""
 
@@ -98,7 +103,7 @@ class PahoClient:
         )
         client.on_message = lambda _c, _u, message: self.messages.put(message)
         # Small packets one after the other: Nagle's algorithm would hold each second one back for 40 ms.
-        client.on_socket_open = lambda _c, _u, opened: opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        client.on_socket_open = lambda _c, _u, opened: _send_at_once(opened)
         client.on_publish = lambda _c, _u, mid, reason, _p: self._acknowledged.put(mid, reason.value)
         client.on_subscribe = lambda _c, _u, mid, reasons, _p: self._subscribed.put(mid, [r.value for r in reasons])
         client.on_unsubscribe = lambda _c, _u, mid, reasons, _p: self._unsubscribed.put(mid, [r.value for r in reasons])
