@@ -83,7 +83,7 @@ class PublishedKeys:
         self._pages: dict[Place, list[weakref.ref[RetainedPage]]] = {}
         self._recent: OrderedDict[Place, tuple[int, int]] = OrderedDict()  # seq of the last, and the last with the flag
         self.forgotten = 0
-        """How many addresses are no longer remembered."""
+        """What was published with a seq up to this may no longer be remembered."""
 
     def enter(self, scan: RetainedScan) -> Callable[[], object]:
         """For as long as the scan is there, or until what is returned is called."""
@@ -136,8 +136,8 @@ class PublishedKeys:
             before = self._recent.pop(place, (0, 0))
             self._recent[place] = (seq, seq if flagged else before[1])
             if len(self._recent) > _REMEMBERED:
-                self._recent.popitem(last=False)
-                self.forgotten += 1
+                _, (last, _) = self._recent.popitem(last=False)
+                self.forgotten = max(self.forgotten, last)
         for watching in self._pages.get(place, ()):
             page = watching()
             if page is not None:
@@ -225,9 +225,9 @@ class RetainedScan:
         topic = span.topic
         if not self._sees(topic):
             return None
-        forgotten = self._published.forgotten
+        begun = self._core.log.uncommitted_from  # what is below is on the disk, and so is read
         messages, last = await self._read(span)
-        if self._published.forgotten != forgotten:  # so much was published meanwhile that not all of it is known
+        if self._published.forgotten >= begun:  # so much was published meanwhile that not all of it is known
             self._spans.appendleft(span)
             return None
         if not self._sees(topic):

@@ -53,6 +53,15 @@ class Mortal:
                 before.transport.abort()
         self._go(will)
 
+    async def rest(self, port: int) -> None:
+        """It begins anew, which ends its session: with that a delay of its will is over (MQTT 5 §3.1.2.5)."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(raw.connect(self.name, self._level))
+        assert (await read_packet(reader)).kind == raw.CONNACK
+        writer.write(raw.packet(0xE0))
+        await reader.read()
+        writer.close()
+
     def vanish(self) -> None:
         if self._writer is not None:
             self._writer.transport.abort()

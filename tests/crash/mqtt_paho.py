@@ -93,8 +93,8 @@ class Paho:
         await asyncio.to_thread(self._connect, port)
         self._client.loop_start()
         try:
-            await self._connected.wait()
-            self.online = True
+            await _first(self._connected, self._gone)
+            self.online = self._connected.is_set()
             self._wake()
             await self._publish_on()
             await self._gone.wait()
@@ -152,3 +152,12 @@ class Paho:
         self.note("subscribing", name)
         self._asked.put(name)
         self._client.subscribe(name, qos)
+
+
+async def _first(*events: asyncio.Event) -> None:
+    waiting = [asyncio.create_task(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for one in waiting:
+            one.cancel()

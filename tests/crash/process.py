@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import sys
 from pathlib import Path
@@ -22,10 +23,13 @@ class HubProcess:
         self.ready: dict[str, Any] = {}
 
     @classmethod
-    async def spawn(cls, data: Path, app: Path = APP) -> HubProcess:
-        command = (str(POLYWIRE), "run", str(app), "--ready-json", "--free-ports", "--data", str(data))
+    async def spawn(cls, data: Path, app: Path | None = APP, **settings: str) -> HubProcess:
+        """``app`` None: a hub without one. ``settings``: as the environment has them, without ``POLYWIRE_``."""
+        which = (str(app),) if app is not None else ()
+        command = (str(POLYWIRE), "run", *which, "--ready-json", "--free-ports", "--data", str(data))
         pipe = asyncio.subprocess.PIPE
-        return cls(await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=pipe))
+        environment = {**os.environ, **{f"POLYWIRE_{name}": value for name, value in settings.items()}}
+        return cls(await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=pipe, env=environment))
 
     @property
     def url(self) -> str:

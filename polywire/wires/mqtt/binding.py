@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from polywire.core.access import Principal
+from polywire.core.access import Action, Principal
+from polywire.core.address import key_text
 from polywire.core.errors import Invalid, PolywireError, Unauthenticated
 from polywire.core.message import Flag, Origin, Record
 from polywire.formats.cloudevents import deduplicate
-from polywire.wires.mqtt.names import read_name
+from polywire.wires.mqtt.names import Name, read_name
 from polywire.wires.mqtt.packets import Publish
 from polywire.wires.mqtt.reasons import MqttError, Reason
 from polywire.wires.mqtt.records import record_of
@@ -105,7 +106,10 @@ class Publisher:
                 if name.operation is not None:
                     self._store(topic, records, acked)
                     records, acked = [], []
-                    self._wire.calls.publish(self._connection, self._principal, name.operation, publish)
+                    if self._connection.ended:
+                        self._connection.protocol.abandon([publish])
+                    else:
+                        self._wire.calls.publish(self._connection, self._principal, name.operation, publish)
                     continue
                 record = record_of(publish, name.key, self._origin, now)
             except (MqttError, PolywireError) as error:
@@ -127,6 +131,9 @@ class Publisher:
 
     def _store(self, topic: str, records: list[Record], acked: list[Publish]) -> None:
         if not records:
+            return
+        if self._connection.ended:  # by what came before: the client sends it all again, in its order
+            self._connection.protocol.abandon(acked)
             return
         told = partial(self._connection.stored, acked) if acked else None
         place = self._core.catalog.get(topic)
@@ -168,13 +175,22 @@ class Publisher:
         return qos > 0 and self._connection.level >= 5
 
     def _keep_unsaid(self, publish: Publish, error: PolywireError) -> None:
-        """What cannot be read, be it a message or the arguments of a call, as far as it goes."""
+        """What cannot be read, be it a message or the arguments of a call, as far as it goes; of those who may send it
+        at all."""
         if self._can_say(publish.qos) or not isinstance(error, Invalid):
             return
         name = read_name(publish.topic)
+        if not self._may_send(name):
+            return
         topic = name.topic if name.operation is None else f"{name.topic}/{name.operation}"
         record = Record(publish.payload, name.key, origin=self._origin)
         self._core.subscriptions.dead_letter(topic, record, said(error))
+
+    def _may_send(self, name: Name) -> bool:
+        may = partial(self._core.access.allows, self._principal)
+        if name.operation is not None:
+            return may(Action.CALL, name.operation)
+        return may(Action.PUBLISH, name.topic if name.key is None else f"{name.topic}.{key_text(name.key)}")
 
     def _answer(self, acked: Sequence[Publish], error: PolywireError) -> None:
         connection = self._connection

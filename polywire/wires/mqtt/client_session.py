@@ -42,6 +42,7 @@ class StoredSubscription(msgspec.Struct, array_like=True, frozen=True):
     filter: str
     options: SubscriptionOptions
     identifier: int = 0
+    queued_before: int = 0
 
 
 class StoredSession(msgspec.Struct, array_like=True, frozen=True):
@@ -62,14 +63,18 @@ class StoredSession(msgspec.Struct, array_like=True, frozen=True):
 class Granted:
     """One subscription of a session, as SUBACK granted it. Its identity is what readers of the log are told."""
 
-    __slots__ = ("filter", "identifier", "options", "queued")
+    __slots__ = ("filter", "identifier", "options", "queued", "queued_before")
 
-    def __init__(self, filter: Filter, options: SubscriptionOptions, identifier: int, *, queued: bool) -> None:
+    def __init__(self, filter: Filter, options: SubscriptionOptions, identifier: int, *, lasting: bool) -> None:
+        """``lasting``: of a session that outlives its connection."""
         self.filter = filter
         self.options = options
         self.identifier = identifier
-        self.queued = queued
+        self.queued = filter.share is not None or (lasting and options.qos > 0 and not filter.direct)
         """Whether a queue of the hub holds what it takes in at QoS 1 and 2."""
+        self.queued_before = 0
+        """What has a lower seq is in the queue all the same: it took the place of one that was queued, of which nothing
+        may be lost [MQTT-3.8.4-4]."""
 
 
 class ClientSession:
@@ -93,15 +98,18 @@ class ClientSession:
         self.sent_waiting: list[Told] | None = None
         """Who waits until that is stored; None: it is."""
         self.has_queue = False
-        self.replayed: dict[int, Message] = {}
-        """Retained messages in flight, by seq: no queue holds them."""
+        self.replayed: dict[int, tuple[Message, Granted]] = {}
+        """Retained messages in flight, by token, each with the subscription it is for: no queue holds them."""
 
     @property
     def persistent(self) -> bool:
         return self.expiry > 0
 
     def to_store(self) -> StoredSession:
-        subscriptions = [StoredSubscription(text, one.options, one.identifier) for text, one in self.granted.items()]
+        subscriptions = [
+            StoredSubscription(text, one.options, one.identifier, one.queued_before)
+            for text, one in self.granted.items()
+        ]
         will = StoredWill.of(self.will) if self.will is not None else None
         return StoredSession(self.owner, self.level, self.expiry, subscriptions, self.left, will, self.will_due)
 
@@ -114,7 +122,8 @@ class ClientSession:
         self.will_due = stored.will_due
         self.stored = True
         for one in stored.subscriptions:
-            granted = Granted(read_filter(one.filter), one.options, one.identifier, queued=one.options.qos > 0)
+            granted = Granted(read_filter(one.filter), one.options, one.identifier, lasting=self.persistent)
+            granted.queued_before = one.queued_before
             self.granted[one.filter] = granted
 
     def queue_settings(self, offline_limit: int) -> SubscriptionSettings:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from polywire.core.delivery import Consumer, Delivery
 from polywire.core.errors import PolywireError
+from polywire.core.kept import alive
 from polywire.core.message import Message, Origin
 from polywire.wires.mqtt.client_session import ClientSession, Granted
 from polywire.wires.mqtt.codec import PACKET_IDS
@@ -32,6 +33,7 @@ other_tokens = itertools.count(-1, -1)
 """Tokens of deliveries that are in no queue of the session: after a restart nobody knows them."""
 
 
+_LATER = (1 << 63) - 1
 _UNREPRESENTABLE = "unrepresentable: MQTT, or this client, cannot be told it"
 
 
@@ -52,12 +54,14 @@ class QueueFeed:
         self._origin = Origin(session.principal.name, "mqtt", session.client_id)
         self._forms: dict[tuple[str, bytes | None, bool], Form | None] = {}
         self._begun = False
+        self._replaced_before = 0
 
     # Life
 
     def begin(self) -> None:
         """Take up what was in flight: in its order, with its ids (MQTT 5 §4.4). Raises `Denied`, `Unauthenticated`."""
         self._begun = True
+        self.changed()
         self._resume()
         if self._session.has_queue:
             self.join_own()
@@ -77,6 +81,7 @@ class QueueFeed:
     def changed(self) -> None:
         """The session's subscriptions: messages are told by those there are now."""
         self._forms.clear()
+        self._replaced_before = max((one.queued_before for one in self._session.granted.values()), default=0)
 
     def join_own(self) -> None:
         if self._own is None and self._begun:
@@ -149,8 +154,10 @@ class QueueFeed:
                 self._send_again(delivery)
             else:
                 self._send(delivery, granted, exactly_once)
-        if exactly_once:
+        if exactly_once and self._session.persistent:
             self._wire.sessions.store_sent(self._session, lambda error: self._stored(exactly_once, error))
+        else:
+            self._stored(exactly_once, None)
 
     def _stored(self, packets: Sequence[bytes], error: PolywireError | None) -> None:
         if self._connection.ended:
@@ -164,8 +171,8 @@ class QueueFeed:
     def _send(self, delivery: Delivery, granted: Granted | None, exactly_once: list[bytes]) -> None:
         message = delivery.message
         form = self._form(message, granted)
-        if form is None:
-            delivery.ack()  # unsubscribed since, or held by a pattern that means more than the filter
+        if form is None or not alive(message.record, self._core.clock.now()):
+            delivery.ack()  # unsubscribed since, or held by a pattern that means more than the filter; or expired here
             return
         qos = min(form.qos, qos_of(message.record))
         packet = self._packet(message, form, qos)
@@ -191,7 +198,7 @@ class QueueFeed:
         packet = self._packet(delivery.message, form, entry.qos, dup=True)
         if packet is None:
             delivery.reject(_UNREPRESENTABLE)
-            self._abandon(entry)
+            self._protocol.give_up([entry.id])
             self._protocol.release([entry.id])
             return
         self._protocol.send_again([entry.id])
@@ -210,23 +217,34 @@ class QueueFeed:
     def _form(self, message: Message, granted: Granted | None) -> Form | None:
         """How the client is told a message, by all its subscriptions that queue it; None: by none."""
         if granted is not None:
-            return self._wire.form((granted,), self._connection.level)
+            return self._form_of_share(message, granted)
         place = message.topic, message.record.key, message.record.origin == self._origin
         if place not in self._forms:
             if len(self._forms) >= 1_024:
                 self._forms.clear()
             self._forms[place] = self._find_form(*place)
-        return self._forms[place]
+        form = self._forms[place]
+        if form is None and message.seq < self._replaced_before:
+            return self._find_form(*place, message.seq)
+        return form
 
-    def _find_form(self, topic: str, key: bytes | None, is_own: bool) -> Form | None:
-        """``is_own``: the client published it itself [MQTT-3.8.3-3]."""
+    def _form_of_share(self, message: Message, granted: Granted) -> Form | None:
+        name = mqtt_name(message.topic, message.record.key)
+        if name is not None and not granted.filter.matches(name):
+            return None
+        return self._wire.form((granted,), self._connection.level)
+
+    def _find_form(self, topic: str, key: bytes | None, is_own: bool, seq: int = _LATER) -> Form | None:
+        """``is_own``: the client published it itself [MQTT-3.8.3-3]. ``seq`` where it may have been queued for what is
+        no longer."""
         name = mqtt_name(topic, key)
         if name is None:
             return Form(self._connection.level, 0)
         granted = (one for one in self._session.granted.values() if one.filter.share is None)
         wanted = (one for one in granted if not (is_own and one.options.no_local))
         found = tuple(one for one in wanted if one.filter.matches(name))
-        return self._wire.form(found, self._connection.level) if any(one.queued for one in found) else None
+        is_queued = any(one.queued or seq < one.queued_before for one in found)
+        return self._wire.form(found, self._connection.level) if is_queued else None
 
     # Settling
 

@@ -8,10 +8,11 @@ from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 from polywire.core.errors import PolywireError
-from polywire.core.message import Flag, Message, Record
+from polywire.core.message import Flag, Message, Origin, Record
 from polywire.core.retained import RetainedScan
 from polywire.wires.mqtt.client_session import ClientSession, Granted
 from polywire.wires.mqtt.codec import PACKET_IDS
+from polywire.wires.mqtt.in_flight import Sent
 from polywire.wires.mqtt.queue_feed import other_tokens
 from polywire.wires.mqtt.records import qos_of
 
@@ -44,6 +45,8 @@ class RetainedFeed:
         self._queue: deque[Retained] = deque()
         self._task: asyncio.Task[None] | None = None
         self._room: asyncio.Future[None] | None = None
+        self._again: deque[int] = deque()
+        self._origin = Origin(session.principal.name, "mqtt", session.client_id)
 
     def scan(self, granted: Granted) -> Retained | None:
         """In the turn in which the subscription is made: what comes otherwise from then on is not in it.
@@ -85,29 +88,43 @@ class RetainedFeed:
     async def _run(self) -> None:
         try:
             while self._queue:
-                await self._send_all(self._queue.popleft())
-        except PolywireError as error:
-            _logger.warning("retained messages for client %r: %s", self._session.client_id, error)
+                try:
+                    await self._send_all(self._queue.popleft())
+                except PolywireError as error:
+                    if self._core.ready:
+                        _logger.warning("retained messages for client %r: %s", self._session.client_id, error)
         finally:
             self._task = None
 
     async def _send_all(self, retained: Retained) -> None:
         granted = retained.granted
+        if not self._is_wanted(granted):
+            return
         async for page in retained.scan:
             for message in page:
-                await self._until_room()
-                if self._session.granted.get(granted.filter.text) is not granted:
-                    return  # unsubscribed, or subscribed anew
-                if page.stands(message) and not _comes_live(message, retained):
-                    self._send(message, granted)
+                qos = min(granted.options.qos, qos_of(message.record))
+                await self._until_room(qos)
+                if not self._is_wanted(granted):
+                    return
+                if page.stands(message) and not _comes_live(message, retained) and not self._is_local(message, granted):
+                    self._send(message, granted, qos)
+            if not self._is_wanted(granted):
+                return
 
-    async def _until_room(self) -> None:
-        while self._connection.full or self._protocol.room == 0:
+    def _is_wanted(self, granted: Granted) -> bool:
+        """Still: or else it was unsubscribed, or subscribed anew."""
+        return self._session.granted.get(granted.filter.text) is granted
+
+    def _is_local(self, message: Message, granted: Granted) -> bool:
+        """[MQTT-3.8.3-3]"""
+        return granted.options.no_local and message.record.origin == self._origin
+
+    async def _until_room(self, qos: int) -> None:
+        while self._connection.full or (qos and self._protocol.room == 0):
             self._room = asyncio.get_running_loop().create_future()
             await self._room
 
-    def _send(self, message: Message, granted: Granted) -> None:
-        qos = min(granted.options.qos, qos_of(message.record))
+    def _send(self, message: Message, granted: Granted, qos: int) -> None:
         form = self._wire.form((granted,), self._connection.level)
         packet = self._wire.encoder.message(message, form, qos, retain=True)
         if packet is None or packet.size > self._protocol.peer_maximum_packet_size:
@@ -120,7 +137,7 @@ class RetainedFeed:
         token: int | None = None
         if self._session.persistent:
             token = next(other_tokens)
-            self._session.replayed[token] = message
+            self._session.replayed[token] = message, granted
         data = packet.whole(PACKET_IDS[self._protocol.take_ids([token], qos)[0]])
         if qos == 2 and self._session.persistent:
             self._wire.sessions.store_sent(self._session, lambda error: self._stored(data, error))
@@ -135,18 +152,33 @@ class RetainedFeed:
         else:
             self._connection.write(data)
 
+    # Again
+
     def begin(self) -> None:
         """Send again what an earlier connection of the client did not acknowledge (MQTT 5 §4.4)."""
-        state, encoder = self._session.state, self._wire.encoder
-        for entry in [state.sent[number] for number in state.again]:
-            message = self._session.replayed.get(entry.token)
-            if message is None or self._protocol.room == 0:
-                continue
-            form = self._wire.form((), self._connection.level)
-            packet = encoder.message(message, form, entry.qos, retain=True, dup=True)
-            self._protocol.send_again([entry.id])
-            if packet is not None:
-                self._connection.write(packet.whole(PACKET_IDS[entry.id]))
+        state = self._session.state
+        self._again.extend(number for number in state.again if state.sent[number].token in self._session.replayed)
+        self.send_again()
+
+    def send_again(self) -> None:
+        """As far as the client takes it."""
+        state = self._session.state
+        while self._again and not self._connection.full and self._protocol.room:
+            number = self._again.popleft()
+            if number in state.again:  # the client has not answered it meanwhile
+                self._send_once_more(state.sent[number])
+
+    def _send_once_more(self, entry: Sent) -> None:
+        message, granted = self._session.replayed[entry.token]
+        form = self._wire.form((granted,), self._connection.level)
+        packet = self._wire.encoder.message(message, form, entry.qos, retain=True, dup=True)
+        if packet is None or packet.size > self._protocol.peer_maximum_packet_size:
+            del self._session.replayed[entry.token]
+            self._protocol.give_up([entry.id])
+            self._protocol.release([entry.id])
+            return
+        self._protocol.send_again([entry.id])
+        self._connection.write(packet.whole(PACKET_IDS[entry.id]))
 
 
 def _comes_live(message: Message, retained: Retained) -> bool:

@@ -30,7 +30,6 @@ __all__ = ["Mqtt"]
 _logger = logging.getLogger("polywire.mqtt")
 _PATROL = 1_000  # ms between looks for clients that have gone silent
 _AT_ONCE = 256
-_FORMS = 4_096
 
 
 class Mqtt:
@@ -61,7 +60,6 @@ class Mqtt:
         self._open: dict[Connection, None] = {}
         self._draining = False
         self._patrol_timer: Timer | None = None
-        self._forms: dict[tuple[Granted, ...], Form] = {}
         self._empty = asyncio.Event()
         self._empty.set()
 

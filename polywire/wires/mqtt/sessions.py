@@ -40,6 +40,8 @@ SESSION, RECEIVED, SENT = "mqtt_session", "mqtt_received", "mqtt_sent"
 
 _logger = logging.getLogger("polywire.mqtt")
 _SPARE = 64
+_AT_ONCE = 256
+"""Sessions that expire in one turn of the loop: after a long stop it may be all."""
 _decode = msgspec.msgpack.Decoder(StoredSession).decode
 
 
@@ -152,7 +154,7 @@ class Sessions:
         """The client's session, its own from before or a new one, and whether it was there. Another connection of the
         client must be gone by now. Raises `LimitExceeded`."""
         session = self._all.get(client_id)
-        if session is not None and (connect.clean_start or self._is_nobodys(session)):
+        if session is not None and (connect.clean_start or self._is_nobodys(session) or self._is_broken(session)):
             self.end(session)
             session = None
         present = session is not None
@@ -164,6 +166,10 @@ class Sessions:
         session.owner = principal.name
         session.will, session.will_due, session.left = connect.will, None, None
         return session, present
+
+    def _is_broken(self, session: ClientSession) -> bool:
+        """An administrator deleted its queue while nobody was connected."""
+        return session.has_queue and self._core.subscriptions.find(session.client_id, "session") is None
 
     def _is_nobodys(self, session: ClientSession) -> bool:
         """It was made before there were API keys, and without one nobody can come back to it."""
@@ -226,7 +232,8 @@ class Sessions:
         packed = session.state.pack_sent()
         if packed != session.sent_stored:
             session.sent_stored = packed
-            session.sent_waiting = waiting = []
+            waiting: list[Told] = []
+            session.sent_waiting = waiting
             self._core.states.put(SENT, session.client_id, packed or None, partial(_sent_is_stored, session, waiting))
         if told is not None:
             told(None) if session.sent_waiting is None else session.sent_waiting.append(told)
@@ -276,8 +283,9 @@ class Sessions:
 
     def _on_time(self) -> None:
         self._timer = None
-        now = self._core.clock.now()
-        while self._due and self._due[0][0] <= now:
+        now, left = self._core.clock.now(), _AT_ONCE
+        while self._due and self._due[0][0] <= now and left:
+            left -= 1
             _, _, session = heapq.heappop(self._due)
             if session.connection is not None or self._all.get(session.client_id) is not session:
                 continue
@@ -300,8 +308,8 @@ class Sessions:
             session.connection.lose_session()
             session.connection = None
         self._publish_will(session)
-        if session.has_queue:
-            session.has_queue = False
+        had_queue, session.has_queue = session.has_queue and not self._is_broken(session), False
+        if had_queue:
             self._core.subscriptions.drop(self._core.access.system, session.client_id, _ignore, kind="session")
         for one in list(session.granted.values()):
             self.left_share(session, one)

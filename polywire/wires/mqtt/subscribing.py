@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from polywire.core.errors import LimitExceeded, PolywireError
@@ -71,6 +71,7 @@ class Subscriptions:
 
     def writable(self) -> None:
         """The client has read what was sent, or acknowledged some of it."""
+        self._retained.send_again()
         self._queues.pump()
         self.live.pump()
         self._core.live.resume(self.live)
@@ -147,9 +148,10 @@ class Subscriptions:
             raise MqttError(Reason.PROTOCOL_ERROR, "a shared subscription cannot be No Local [MQTT-3.8.3-4]")
         if text not in granted_now and len(granted_now) >= self._wire.settings.max_subscriptions:
             raise LimitExceeded(f"a session has at most {self._wire.settings.max_subscriptions} subscriptions")
-        queued = wanted.share is not None or (self._session.persistent and options.qos > 0 and not wanted.direct)
-        granted = Granted(wanted, options, identifier, queued=queued)
+        granted = Granted(wanted, options, identifier, lasting=self._session.persistent)
         before = granted_now.get(text)
+        if before is not None and not granted.queued:
+            granted.queued_before = self._core.log.routed if before.queued else before.queued_before
         self._listen(granted)  # may be refused; then everything is as before
         granted_now[text] = granted
         try:
@@ -197,12 +199,14 @@ class Subscriptions:
                 held = Source(source.topic, source.key, keyless=source.keyless, skip_volatile=True)
                 subscriptions.add_source(session.principal, session.client_id, held, _ignore, kind="session")
         elif before is not None and before.queued:
-            self._end_sources(before)
+            self._end_sources([before])
 
     # UNSUBSCRIBE
 
     def unsubscribe(self, packet: Unsubscribe) -> None:
-        reasons = [Reason.SUCCESS if self._remove(text) else Reason.NO_SUBSCRIPTION_EXISTED for text in packet.filters]
+        gone = [self._take_out(text) for text in packet.filters]
+        self._end_sources([one for one in gone if one is not None])
+        reasons = [Reason.NO_SUBSCRIPTION_EXISTED if one is None else Reason.SUCCESS for one in gone]
 
         def told(error: PolywireError | None) -> None:
             connection = self._connection
@@ -216,10 +220,16 @@ class Subscriptions:
 
         self._wire.sessions.changed(self._session, told)
 
-    def _remove(self, text: str) -> bool:
+    def _remove(self, text: str) -> None:
+        granted = self._take_out(text)
+        if granted is not None:
+            self._end_sources([granted])
+
+    def _take_out(self, text: str) -> Granted | None:
+        """Its sources, if a queue holds it, are still to be ended: all at once, where there are many."""
         granted = self._session.granted.pop(text, None)
         if granted is None:
-            return False
+            return None
         self._queues.changed()
         gone = granted.filter
         if gone.share is not None:
@@ -229,9 +239,7 @@ class Subscriptions:
             self._wire.sys.unsubscribe(self.live, granted)
         elif gone.operation is None:
             self._core.live.remove(gone.live_pattern, self.live)
-            if granted.queued:
-                self._end_sources(granted)
-        return True
+        return granted
 
     def lose(self, granted: Granted) -> None:
         """The right to read this was taken away."""
@@ -239,18 +247,21 @@ class Subscriptions:
             self._remove(granted.filter.text)
             self._wire.sessions.changed(self._session)
 
-    def _end_sources(self, gone: Granted) -> None:
-        """Nothing more is queued for it; what was queued before is still delivered (MQTT 5 §3.10.4)."""
+    def _end_sources(self, gone: Sequence[Granted]) -> None:
+        """Nothing more is queued for them; what was queued before is still delivered (MQTT 5 §3.10.4)."""
         session = self._session
-        others = [
-            one for one in session.granted.values() if one.queued and one.filter.share is None and one is not gone
-        ]
-        needed = {_place(source) for one in others for source in one.filter.sources}
-        for source in gone.filter.sources:
+        ended = [source for one in gone if _is_own(one) for source in one.filter.sources]
+        needed = {_place(source) for one in session.granted.values() if _is_own(one) for source in one.filter.sources}
+        for source in ended:
             if _place(source) not in needed:
                 held = Source(source.topic, source.key, keyless=source.keyless, skip_volatile=True)
                 system = self._core.access.system  # the right to read it may be what is gone
                 self._core.subscriptions.end_source(system, session.client_id, held, _ignore, kind="session")
+
+
+def _is_own(granted: Granted) -> bool:
+    """Whether the session's own queue holds what it takes in."""
+    return granted.queued and granted.filter.share is None
 
 
 def _place(source: Source) -> tuple[str, str | None, bool]:

@@ -540,9 +540,14 @@ def test_no_secret_in_a_log(at: Guarded, caplog: pytest.LogCaptureFixture) -> No
             client = RawClient("127.0.0.1", at.port, level)
             at.opened.append(client)
             last = will("t/gone", b"x", level=level)
-            client.send(connect(f"id-{number}", level, login=(secret, secret), last_will=last))
-            client.send(publish("t/a", b"x", 1, 1, level=level), publish("secret", b"x", 1, 2, level=level))
-            client.send(subscribe(1, ("#", 1), ("t/#", 1), level=level), ping(), b"\xff\xff")
+            client.send(
+                connect(f"id-{number}", level, login=(secret, secret), last_will=last),
+                publish("t/a", b"x", 1, 1, level=level),
+                publish("secret", b"x", 1, 2, level=level),
+                subscribe(1, ("#", 1), ("t/#", 1), level=level),
+                ping(),
+                b"\xff\xff",
+            )
             told += b"".join(packet.body for packet in client.rest())
     at.revoke("ann")
     at.until_gone()

@@ -112,6 +112,24 @@ def test_what_is_too_large_for_the_client_is_not_sent(broker: Broker, topic: str
     assert client.receive().payload == b"small again"
 
 
+@pytest.mark.parametrize("qos", [1, 2])
+def test_what_was_in_flight_and_is_too_large_by_now_is_not_sent(broker: Broker, topic: str, qos: int) -> None:
+    # [MQTT-3.1.2-25]: as if it had been sent
+    lasting = b"\x11\0\0\0\x64"
+    client = broker.raw(5)
+    client.connect(topic, clean=False, properties=lasting)
+    client.subscribe((topic, qos))
+    publisher = broker.connected()
+    publisher.publish(topic, b"l" * 200, qos)
+    client.receive()
+    client.reset()
+    again = broker.raw(5)
+    again.connect(topic, clean=False, properties=lasting + b"\x27\0\0\0\x64")
+    publisher.publish(topic, b"small", qos)
+    packets = iter(again.packet, None)
+    assert next(packet for packet in packets if packet.kind == PUBLISH).body.endswith(b"small")
+
+
 def test_what_is_too_large_for_the_broker_ends_the_connection(start_broker: Callable[..., Broker]) -> None:
     broker = start_broker(max_packet_size=2000)
     client = broker.raw(5)
