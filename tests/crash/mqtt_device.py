@@ -139,7 +139,8 @@ class Device:
                 self._send(self._packet_of(entry, dup=True))
 
     def _send(self, data: bytes) -> None:
-        self._writer.write(data)
+        if not self._writer.is_closing():
+            self._writer.write(data)
 
     # Publishing
 

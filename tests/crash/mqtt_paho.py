@@ -102,6 +102,7 @@ class Paho:
             self.online = False
             self._client.disconnect()
             await asyncio.to_thread(self._client.loop_stop)
+            self._client._reset_sockets(sockpair_only=True)  # it makes new ones each time, and leaves the old ones open
         raise ConnectionResetError
 
     def _connect(self, port: int) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from polywire.core.delivery import SubscriptionSettings
+from polywire.core.delivery import Delivery, SubscriptionSettings
 from polywire.core.message import Message
 from polywire.wires.mqtt.in_flight import SessionState
 from polywire.wires.mqtt.names import Filter, read_filter
@@ -98,6 +98,9 @@ class ClientSession:
         self.sent_waiting: list[Told] | None = None
         """Who waits until that is stored; None: it is."""
         self.has_queue = False
+        self.held: dict[int, tuple[Delivery, Granted]] = {}
+        """What its client was sent of a share at QoS 2 and has not answered, by token. Nobody else is sent it, even
+        when the session ends [MQTT-4.8.2-4, MQTT-4.8.2-5]."""
         self.replayed: dict[int, tuple[Message, Granted]] = {}
         """Retained messages in flight, by token, each with the subscription it is for: no queue holds them."""
 

@@ -14,6 +14,7 @@ import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 
 from polywire.core.access import Principal
@@ -34,7 +35,11 @@ __all__ = ["Connection"]
 
 _logger = logging.getLogger("polywire.mqtt")
 _READ: Final = 64 << 10
-"""Bytes read at once: what is in them is handled in one turn of the loop."""
+"""Bytes read at once, at most: what is in them is handled in one turn of the loop."""
+_FIRST_READ: Final = 4 << 10
+_LEAST_READ: Final = 1 << 10
+_TURN: Final = 0.003
+"""Seconds of one connection's packets in a turn of the loop: then it is the others' turn, and less is read at once."""
 _LAST_WORDS: Final = 5_000
 """ms in which a client that is told to go may read that."""
 _buffer = bytearray(_READ)
@@ -70,6 +75,9 @@ class Connection(asyncio.BufferedProtocol):
         self._gated = False  # CONNACK waits for a commit, and everything behind it
         self._paused_writing = False
         self._paused_reading = False
+        self._resting = False  # until the next turn of the loop
+        self._window = _FIRST_READ
+        self._spent = 0.0  # seconds in this turn
         self._held: deque[Event] = deque()
         self._held_size = 0
         self._waits_for_relief = False
@@ -85,10 +93,30 @@ class Connection(asyncio.BufferedProtocol):
         self.wire.arrived(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
-        return _view
+        return _view if self._window == _READ else _view[: self._window]
 
     def buffer_updated(self, nbytes: int) -> None:
+        begun = perf_counter()
         self.data_received(bytes(_view[:nbytes]))
+        self._pace(nbytes, perf_counter() - begun)
+
+    def _pace(self, size: int, took: float) -> None:
+        """The event loop reads on as long as buffers get full, up to 32 times in a turn. And 64 KiB may be 6,000
+        SUBSCRIBEs, or 600 messages."""
+        self._spent = self._spent + took if size == self._window else 0
+        if took > _TURN:
+            self._window = max(_LEAST_READ, int(size * _TURN / took))
+        elif size == self._window < _READ and took < _TURN / 4:
+            self._window = min(2 * self._window, _READ)
+        if self._spent > _TURN and not self._resting and not self._paused_reading and not self._transport.is_closing():
+            self._resting = True
+            self._transport.pause_reading()
+            self._loop.call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        self._resting, self._spent = False, 0.0
+        if not self._paused_reading and not self._transport.is_closing():
+            self._transport.resume_reading()
 
     def data_received(self, data: bytes) -> None:
         if self.ended:
@@ -233,7 +261,8 @@ class Connection(asyncio.BufferedProtocol):
         if too_much != self._paused_reading and self._transport is not None and not self._transport.is_closing():
             self._paused_reading = too_much
             self.heard = self.wire.core.clock.now()
-            self._transport.pause_reading() if too_much else self._transport.resume_reading()
+            if not self._resting:
+                self._transport.pause_reading() if too_much else self._transport.resume_reading()
 
     def _dispatch(self, event: Event) -> None:
         if isinstance(event, Publishes):

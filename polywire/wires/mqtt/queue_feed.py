@@ -49,11 +49,13 @@ class QueueFeed:
         self._waiting: deque[tuple[Delivery, Granted | None]] = deque()
         self._sent: dict[int, Delivery] = {}  # by token
         self._again: dict[int, int] = {}  # ids of before, by token
+        self._held_before: deque[Sent] = deque()  # of shares, from before
         self._own: Consumer | None = None
         self._shares: dict[str, _Share] = {}
         self._origin = Origin(session.principal.name, "mqtt", session.client_id)
         self._forms: dict[tuple[str, bytes | None, bool], Form | None] = {}
         self._begun = False
+        self._early: set[int] = set()  # ids whose PUBREC came before `begin`: their PUBREL waits until that is stored
         self._replaced_before = 0
 
     # Life
@@ -65,6 +67,7 @@ class QueueFeed:
         self._resume()
         if self._session.has_queue:
             self.join_own()
+        self.pump()
 
     def _resume(self) -> None:
         state, queue = self._session.state, self._core.subscriptions.find(self._session.client_id, "session")
@@ -72,10 +75,13 @@ class QueueFeed:
         for entry in [state.sent[number] for number in state.again]:
             if entry.token >= 0 and queue is not None and entry.token in queue.pending:
                 self._again[entry.token] = entry.id
+            elif entry.token in self._session.held:
+                self._held_before.append(entry)
             elif entry.token not in self._session.replayed:
                 lost.append(entry.id)  # it expired, was purged or went to another client
         self._protocol.give_up(lost)
-        self._protocol.release([entry.id for entry in state.sent.values() if entry.released])
+        released = [entry.id for entry in state.sent.values() if entry.released and entry.id not in self._early]
+        self._protocol.release(released)
         self._connection.flush_soon()
 
     def changed(self) -> None:
@@ -106,20 +112,37 @@ class QueueFeed:
 
     def leave_share(self, granted: Granted) -> None:
         share = self._shares.pop(granted.filter.share or "", None)
-        if share is not None and share.consumer is not None:
-            share.consumer.close()
+        if share is not None:
+            self._part(share)
 
     def leave(self) -> None:
         """What is not settled goes back to its queue: at once to other members of a share, to this client when it is
         back."""
-        self._waiting.clear()
         if self._own is not None:
             self._own.close()
         for share in self._shares.values():
-            if share.consumer is not None:
-                share.consumer.close()
+            self._part(share)
+        self._waiting.clear()
         self._own = None
         self._shares.clear()
+
+    def _part(self, share: _Share) -> None:
+        """What the client was sent of it at QoS 2 stays its own."""
+        consumer = share.consumer
+        if consumer is None:
+            return
+        exactly_once = {entry.token for entry in self._session.state.sent.values() if entry.qos == 2}
+        for token, delivery in self._sent.items():
+            if delivery.consumer is consumer:
+                if token in exactly_once:
+                    self._session.held[token] = delivery, share.granted
+                else:
+                    delivery.release()
+        for delivery, _ in self._waiting:
+            if delivery.consumer is consumer:
+                delivery.release()
+        consumer.subscription.retire(consumer)
+        consumer.closed = True
 
     # Sink of the session's own queue
 
@@ -142,9 +165,11 @@ class QueueFeed:
         """Send what waits, as far as the client takes it."""
         connection, protocol = self._connection, self._protocol
         exactly_once: list[bytes] = []
+        while self._held_before and protocol.room and not connection.full:
+            self._send_held(self._held_before.popleft())
         while self._waiting and not connection.full:
             delivery, granted = self._waiting[0]
-            if delivery.consumer.closed:  # it left the share, and the delivery went to another
+            if delivery.consumer.closed:  # it left the share, and the delivery goes to another
                 self._waiting.popleft()
                 continue
             if protocol.room <= 0:
@@ -205,6 +230,19 @@ class QueueFeed:
         self._sent[delivery.seq] = delivery
         self._connection.write(packet.whole(PACKET_IDS[entry.id]))
 
+    def _send_held(self, entry: Sent) -> None:
+        if entry.token not in self._session.held:  # answered meanwhile
+            return
+        delivery, granted = self._session.held[entry.token]
+        packet = self._packet(delivery.message, self._wire.form((granted,), self._connection.level), 2, dup=True)
+        if packet is None:
+            self._settle(entry.token)
+            self._protocol.give_up([entry.id])
+            self._protocol.release([entry.id])
+            return
+        self._protocol.send_again([entry.id])
+        self._connection.write(packet.whole(PACKET_IDS[entry.id]))
+
     def _packet(self, message: Message, form: Form, qos: int, *, dup: bool = False) -> PublishPacket | None:
         """None if the client cannot be told it."""
         packet = self._wire.encoder.message(message, form, qos, dup=dup)
@@ -241,22 +279,25 @@ class QueueFeed:
         if name is None:
             return Form(self._connection.level, 0)
         granted = (one for one in self._session.granted.values() if one.filter.share is None)
-        wanted = (one for one in granted if not (is_own and one.options.no_local))
-        found = tuple(one for one in wanted if one.filter.matches(name))
-        is_queued = any(one.queued or seq < one.queued_before for one in found)
-        return self._wire.form(found, self._connection.level) if is_queued else None
+        found = [one for one in granted if one.filter.matches(name)]
+        if not any(one.queued or seq < one.queued_before for one in found):
+            return None
+        wanted = tuple(one for one in found if not (is_own and one.options.no_local))
+        return self._wire.form(wanted, self._connection.level) if wanted else None
 
     # Settling
 
     def settled(self, entries: Sequence[Sent]) -> None:
         """PUBACK or PUBREC."""
-        if self._sent or self._again or self._session.replayed or not self._begun:
+        if self._sent or self._again or self._session.held or self._session.replayed or not self._begun:
             for entry in entries:
                 if entry.token is not None:
                     self._settle(entry.token)
         released = [entry.id for entry in entries if entry.stage]
         if not released:
             return
+        if not self._begun:
+            self._early.update(released)
         if self._session.persistent:
             self._wire.sessions.store_sent(self._session, lambda error: self._release(released, error))
         else:
@@ -264,8 +305,11 @@ class QueueFeed:
 
     def _settle(self, token: int) -> None:
         delivery = self._sent.pop(token, None)
+        held = self._session.held.pop(token, None)
         if delivery is not None:
             delivery.ack()
+        elif held is not None:
+            held[0].ack()
         elif token >= 0:
             self._settle_unsent(token)
         else:
@@ -298,11 +342,11 @@ class _Share:
 
     def __init__(self, feed: QueueFeed, granted: Granted) -> None:
         self.consumer: Consumer | None = None
+        self.granted = granted
         self._feed = feed
-        self._granted = granted
 
     def deliver(self, deliveries: Sequence[Delivery]) -> None:
-        self._feed.take(deliveries, self._granted)
+        self._feed.take(deliveries, self.granted)
 
     def ended(self, error: PolywireError) -> None:
         """Another member left it last, or an administrator deleted it; the client may subscribe again."""

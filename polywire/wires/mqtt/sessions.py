@@ -308,6 +308,9 @@ class Sessions:
             session.connection.lose_session()
             session.connection = None
         self._publish_will(session)
+        for delivery, _ in session.held.values():
+            delivery.ack()
+        session.held.clear()
         had_queue, session.has_queue = session.has_queue and not self._is_broken(session), False
         if had_queue:
             self._core.subscriptions.drop(self._core.access.system, session.client_id, _ignore, kind="session")

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from tests.wires.mqtt.brokers import BACKENDS, Broker, Settings
+from tests.wires.mqtt.calling import Desk, Doors, desk, desk_of
+from tests.wires.served_hub import serving_hub
 
 _topics = itertools.count()
 
@@ -76,3 +78,17 @@ def start_broker(backend: type[Broker], tmp_path: Path) -> Iterator[Callable[...
 def topic() -> str:
     """A first level that no other test uses."""
     return f"t{next(_topics)}"
+
+
+@pytest.fixture
+def doors() -> Iterator[Doors]:
+    found = Doors()
+    yield found
+    found.open.set()
+
+
+@pytest.fixture
+def at(tmp_path: Path, doors: Doors) -> Iterator[Desk]:
+    """A hub with operations."""
+    with serving_hub(desk(doors), tmp_path) as served:
+        yield from desk_of(served, doors)

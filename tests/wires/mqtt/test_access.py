@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import websocket
 
 from polywire import Hub
 from polywire.serving import ServeSettings
+from tests.wires.mqtt.guarding import Guarded, guarded
 from tests.wires.mqtt.paho_client import PahoClient
 from tests.wires.mqtt.raw_client import (
     DISCONNECT,
@@ -24,78 +26,11 @@ from tests.wires.mqtt.raw_client import (
     subscribe,
     will,
 )
-from tests.wires.served_hub import ServedHub, serving_hub
+from tests.wires.served_hub import serving_hub
 
 BAD_LOGIN, NOT_AUTHORIZED, TAKEN_OVER = 0x86, 0x87, 0x8E
 LASTING = {"clean": False, "connecting": {"SessionExpiryInterval": 1_000}}
 LASTING_RAW = {"clean": False, "properties": b"\x11\x00\x00\x03\xe8"}
-
-
-class Guarded:
-    """A hub with keys, and clients that log in with them."""
-
-    def __init__(self, served: ServedHub) -> None:
-        self.served = served
-        self.core = served.core
-        self.keys: dict[str, str] = {}
-        self.opened: list[PahoClient | RawClient] = []
-
-    @property
-    def port(self) -> int:
-        return self.served.served.mqtt_port
-
-    def key(self, name: str, *allow: str) -> str:
-        _, secret = self.served.run(self.core.access.create_key(self.core.access.system, name, allow))
-        self.keys[name] = secret
-        return secret
-
-    def revoke(self, name: str) -> None:
-        self.served.run(self.core.access.revoke_key(self.core.access.system, name))
-
-    def login(self, name: str | None) -> tuple[str, str] | None:
-        return (name, self.keys[name]) if name is not None else None
-
-    def paho(self, who: str | None, client_id: str = "", *, connects: bool = True, **options: Any) -> PahoClient:
-        port = self.served.port if options.get("transport") == "websockets" else self.port
-        client = PahoClient("127.0.0.1", port, client_id, login=self.login(who), **options)
-        self.opened.append(client)
-        if connects:
-            assert client.connect().reason == 0
-        return client
-
-    def raw(self, who: str | None, client_id: str = "", level: int = 5, **options: Any) -> RawClient:
-        client = RawClient("127.0.0.1", self.port, level)
-        self.opened.append(client)
-        assert client.connect(client_id, login=self.login(who), **options).body[1] == 0
-        return client
-
-    def refused(self, login: tuple[str, str] | None, level: int = 5, **options: Any) -> int:
-        """The code of CONNACK."""
-        client = RawClient("127.0.0.1", self.port, level)
-        self.opened.append(client)
-        code = client.connect(options.pop("client_id", "refused"), login=login, **options).body[1]
-        assert code
-        assert client.rest() == []
-        return code
-
-    def payloads(self, topic: str) -> list[Any]:
-        self.served.run(self.core.log.published())
-        key = self.keys.get("all") or self.key("all", "*:#")
-        answer = self.served.get(f"/topics/{topic}", headers={"Authorization": f"Bearer {key}"})
-        return [message["data"] for message in answer.json().get("messages", [])]
-
-    def until_gone(self, count: int = 0) -> None:
-        counters = self.core.counters.wire("mqtt")
-        self.served.until(lambda: counters.connections == count)
-
-
-def guarded(served: ServedHub) -> Iterator[Guarded]:
-    found = Guarded(served)
-    try:
-        yield found
-    finally:
-        for client in found.opened:
-            client.close()
 
 
 def application(**settings: Any) -> Hub:
@@ -232,6 +167,65 @@ def test_a_lasting_session_of_anonymous_that_may_read_less_now(half_open: Guarde
     ann.publish("secret/a", b"no")
     ann.publish("public/a", b"yes")
     assert again.next().payload == b"yes"
+
+
+# --- over WebSocket --------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def upgraded(at: Guarded, query: str = "", **headers: str) -> Iterator[websocket.WebSocket]:
+    url = f"{at.served.served.ws_url}/mqtt{query}"
+    socket = websocket.create_connection(url, subprotocols=["mqtt"], header=headers, timeout=10)
+    try:
+        yield socket
+    finally:
+        socket.shutdown()
+
+
+def answers(socket: websocket.WebSocket, *packets: bytes) -> list[bytes]:
+    """To each of these, in order."""
+    found = []
+    for packet in packets:
+        socket.send_binary(packet)
+        found.append(socket.recv())
+    return found
+
+
+def test_who_asked_for_the_websocket_need_not_say_it_again(at: Guarded) -> None:
+    key = at.key("ann", "publish:t.#")
+    other = at.key("other", "publish:u.#")
+    tries = (publish("t/a", b"x", 1, 1, level=5), publish("u/a", b"x", 1, 2, level=5))
+    for query, headers in ((f"?api_key={key}", {}), ("", {"Authorization": f"Bearer {key}"}), ("", {"X-API-Key": key})):
+        with upgraded(at, query, **headers) as socket:
+            connack, allowed, denied = answers(socket, connect("ws", 5), *tries)
+            assert (connack[3], allowed[1], denied[4]) == (0, 2, NOT_AUTHORIZED)
+    with upgraded(at, Authorization=f"Bearer {key}") as socket:  # what CONNECT says counts
+        connack, denied, allowed = answers(socket, connect("ws", 5, login=("other", other)), *tries)
+        assert (connack[3], denied[4], allowed[1]) == (0, NOT_AUTHORIZED, 2)
+        with upgraded(at) as nobody:
+            assert answers(nobody, connect("nobody", 5))[0][3] == NOT_AUTHORIZED
+    asking = {
+        "Connection": "Upgrade",
+        "Upgrade": "websocket",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Protocol": "mqtt",
+        "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+    }
+    for wrong in ({"Authorization": "Bearer nonsense"}, {"X-API-Key": key[:-4] + "AAAA"}):
+        assert at.served.get("/mqtt", headers=asking | wrong).status_code == 401
+
+
+@pytest.mark.parametrize("by", ["upgrade", "CONNECT"])
+def test_revocation_reaches_websockets(at: Guarded, by: str) -> None:
+    key = at.key("ann", "publish:t.#")
+    headers, login = ({"X-API-Key": key}, None) if by == "upgrade" else ({}, ("ann", key))
+    with upgraded(at, **headers) as socket:
+        assert answers(socket, connect("ws", 5, login=login))[0][3] == 0
+        at.revoke("ann")
+        end = socket.recv()
+        assert (end[0] >> 4, end[2]) == (DISCONNECT, NOT_AUTHORIZED)
+        assert socket.recv() == ""  # closed
+    at.until_gone()
 
 
 # --- {client} --------------------------------------------------------------------------------------------------------

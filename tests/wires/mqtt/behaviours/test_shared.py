@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.wires.mqtt.brokers import Broker
-from tests.wires.mqtt.raw_client import DISCONNECT, subscribe
+from tests.wires.mqtt.raw_client import DISCONNECT, PUBCOMP, PUBREC, PUBREL, acknowledge, subscribe
 
 
 @pytest.mark.parametrize("level", [4, 5])
@@ -88,3 +88,48 @@ def test_no_local_on_a_share_is_a_protocol_error(broker: Broker, topic: str) -> 
         assert client.alive()
         return
     assert [(packet.kind, packet.body[:1]) for packet in client.rest()] in ([(DISCONNECT, b"\x82")], [])
+
+
+@pytest.mark.parametrize("level", [4, 5])
+def test_what_was_begun_at_qos_2_is_completed_with_the_same_member(broker: Broker, topic: str, level: int) -> None:
+    # [MQTT-4.8.2-4]
+    name = f"$share/group/{topic}/a"
+    expiry = b"\x11\xff\xff\xff\xff" if level == 5 else b""
+    member = broker.raw(level)
+    member.connect(f"{topic}-member", clean=False, properties=expiry)
+    member.subscribe((name, 2))
+    publisher = broker.connected(level=level)
+    publisher.publish(f"{topic}/a", b"first", 2)
+    first = member.receive()
+    member.close()
+    other = broker.connected(level=level)
+    other.subscribe(name, qos=2)
+    publisher.publish(f"{topic}/a", b"second", 2)
+    assert other.payloads(topic, publisher) in ([b"second"], [])  # the other is offline: it may be kept for it
+    member = broker.raw(level)
+    member.connect(f"{topic}-member", clean=False, properties=expiry)
+    again = member.receive()
+    assert (again.payload, again.id, again.dup) == (b"first", first.id, True)
+    member.send(acknowledge(PUBREC, again.id))
+    while (answer := member.packet()) is not None and answer.kind != PUBREL:
+        assert member.read(answer).payload == b"second"
+    assert answer is not None
+    assert answer.id == again.id
+    member.send(acknowledge(PUBCOMP, again.id))
+
+
+def test_what_was_begun_at_qos_2_ends_with_its_session(broker: Broker, topic: str) -> None:
+    # [MQTT-4.8.2-5]
+    name = f"$share/group/{topic}/a"
+    member = broker.raw(5)
+    member.connect(f"{topic}-member")
+    member.subscribe((name, 2))
+    publisher = broker.connected()
+    publisher.publish(f"{topic}/a", b"first", 2)
+    assert member.receive().payload == b"first"
+    other = broker.connected()
+    other.subscribe(name, qos=2)
+    member.close()
+    publisher.publish(f"{topic}/a", b"second", 2)
+    publisher.publish(f"{topic}/a", b"third", 2)
+    assert b"first" not in other.payloads(topic, publisher)
