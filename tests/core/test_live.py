@@ -390,9 +390,7 @@ async def test_a_hundred_thousand_patterns(rig: Rig) -> None:
         ("_other.#", ("", ANY_REST), True),
     ],
 )
-async def test_a_pattern_needs_a_right_that_covers_it(
-    rig: Rig, granted: str, pattern: Pattern, allowed: bool
-) -> None:
+async def test_a_pattern_needs_a_right_that_covers_it(rig: Rig, granted: str, pattern: Pattern, allowed: bool) -> None:
     principal = holder(f"subscribe:{granted}", "publish:#", "manage:#")
     if allowed:
         listen(rig, Listener(), pattern, principal=principal)

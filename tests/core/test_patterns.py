@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +17,8 @@ patterns = st.builds(
 keys = st.none() | st.lists(words | st.sampled_from(["t", "/x"]), min_size=1, max_size=6).map(
     lambda chosen: ".".join(chosen).encode()
 )
-some = st.lists(patterns, min_size=1, max_size=8)
+alike = st.lists(st.sampled_from(["a", "b", ANY_WORD]), max_size=4).map(lambda middle: ("t", *middle))
+some = st.lists(patterns | alike, min_size=1, max_size=8)
 changes = some.flatmap(lambda chosen: st.lists(st.tuples(st.booleans(), st.sampled_from(chosen)), max_size=30))
 topics = st.sampled_from(["t", "u.v", "w", "default", "_other"])
 
@@ -83,7 +86,7 @@ def test_runs_are_as_long_as_a_pattern_matches(added: list[Pattern], topic: str,
         assert [i for first, end in runs for i in range(first, end)] == [
             index for index, key in enumerate(batch) if means(pattern, topic, key)
         ]
-        assert all(end < first for (_, end), (first, _) in zip(runs, runs[1:], strict=False)), "runs are apart"
+        assert all(end < first for (_, end), (first, _) in pairwise(runs)), "runs are apart"
 
 
 def test_a_pattern_of_all_is_one_run_whatever_the_keys() -> None:
@@ -132,6 +135,17 @@ def test_what_is_remembered_is_bounded() -> None:
     found = places.index._topics["t"]
     assert len(found.keys) <= 33_000
     assert all(key is None or len(key) <= 128 for key in found.keys)
+
+
+def test_a_pattern_that_goes_takes_what_it_brought() -> None:
+    places = Places()
+    places.add(("t", "a", "b", "c", "d"))
+    alone = len(every_node(places))
+    for pattern in [("t", "a", "b", "x"), ("t", "a"), ("t", "a", ANY_WORD), ("t",), ("t", "a", "b", "c", "d", "e")]:
+        places.add(pattern)
+        places.remove(pattern)
+        assert len(every_node(places)) == alone
+        assert places.matching("t", b"a.b.c.d") == {("t", "a", "b", "c", "d")}
 
 
 def test_long_patterns_take_what_their_text_takes() -> None:

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -37,6 +37,7 @@ from polywire.contract.files import File
 from polywire.contract.operations import Arguments, OperationContract
 from polywire.core.access import Principal
 from polywire.core.admission import check_record
+from polywire.core.endings import ended_within
 from polywire.core.errors import Internal, Invalid, LimitExceeded, PolywireError
 from polywire.core.message import Header, Origin, Record
 from polywire.server.envelope import is_json_type
@@ -117,7 +118,8 @@ class Calls:
         tasks = self._tasks()
         if tasks:
             await asyncio.wait(tasks, timeout=seconds)
-            await asyncio.wait([asyncio.ensure_future(self._core.log.published())], timeout=seconds)
+            with suppress(PolywireError):
+                await ended_within(seconds, self._core.log.published(), "replies over MQTT")
 
     async def stop(self) -> None:
         tasks = self._tasks()
@@ -212,6 +214,8 @@ class _Call:
             told = self._replies is not None and await self._replies.send(_problem(error))
         except PolywireError:
             told = False
+        if not told and (self._publish.qos == 0 or self.connection.level < 5):
+            _logger.info("operation %s failed, and its caller cannot be told: %s", self.contract.name, error.detail)
         self._answer(None if told else error)
 
     # PUBACK, PUBREC

@@ -22,6 +22,7 @@ from polywire.core.errors import PolywireError, Unauthenticated
 from polywire.wires.mqtt.binding import CONNECT_REASONS, PUBLISH_REASONS, Publisher, reason_of, said
 from polywire.wires.mqtt.encoding import ANYONE, Peer
 from polywire.wires.mqtt.opening import Opening
+from polywire.wires.mqtt.pace import MOST, Pace
 from polywire.wires.mqtt.packets import Connect, Publish, Subscribe, Unsubscribe
 from polywire.wires.mqtt.reasons import MqttError, Reason
 from polywire.wires.mqtt.session import Broken, Completed, Disconnected, Event, Publishes, Release, Session, Settled
@@ -34,15 +35,9 @@ if TYPE_CHECKING:
 __all__ = ["Connection"]
 
 _logger = logging.getLogger("polywire.mqtt")
-_READ: Final = 64 << 10
-"""Bytes read at once, at most: what is in them is handled in one turn of the loop."""
-_FIRST_READ: Final = 4 << 10
-_LEAST_READ: Final = 1 << 10
-_TURN: Final = 0.003
-"""Seconds of one connection's packets in a turn of the loop: then it is the others' turn, and less is read at once."""
 _LAST_WORDS: Final = 5_000
 """ms in which a client that is told to go may read that."""
-_buffer = bytearray(_READ)
+_buffer = bytearray(MOST)
 _view = memoryview(_buffer)
 """Read into by every connection, for what is read is taken out in the same call."""
 
@@ -76,8 +71,7 @@ class Connection(asyncio.BufferedProtocol):
         self._paused_writing = False
         self._paused_reading = False
         self._resting = False  # until the next turn of the loop
-        self._window = _FIRST_READ
-        self._spent = 0.0  # seconds in this turn
+        self._pace = Pace()
         self._held: deque[Event] = deque()
         self._held_size = 0
         self._waits_for_relief = False
@@ -93,28 +87,22 @@ class Connection(asyncio.BufferedProtocol):
         self.wire.arrived(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
-        return _view if self._window == _READ else _view[: self._window]
+        return _view[: self._pace.window]
 
     def buffer_updated(self, nbytes: int) -> None:
         begun = perf_counter()
         self.data_received(bytes(_view[:nbytes]))
-        self._pace(nbytes, perf_counter() - begun)
+        if self._pace.is_over(nbytes, perf_counter() - begun):
+            self._rest()
 
-    def _pace(self, size: int, took: float) -> None:
-        """The event loop reads on as long as buffers get full, up to 32 times in a turn. And 64 KiB may be 6,000
-        SUBSCRIBEs, or 600 messages."""
-        self._spent = self._spent + took if size == self._window else 0
-        if took > _TURN:
-            self._window = max(_LEAST_READ, int(size * _TURN / took))
-        elif size == self._window < _READ and took < _TURN / 4:
-            self._window = min(2 * self._window, _READ)
-        if self._spent > _TURN and not self._resting and not self._paused_reading and not self._transport.is_closing():
+    def _rest(self) -> None:
+        if not (self._resting or self._paused_reading or self._transport.is_closing()):
             self._resting = True
             self._transport.pause_reading()
             self._loop.call_soon(self._read_on)
 
     def _read_on(self) -> None:
-        self._resting, self._spent = False, 0.0
+        self._resting = False
         if not self._paused_reading and not self._transport.is_closing():
             self._transport.resume_reading()
 
@@ -150,7 +138,7 @@ class Connection(asyncio.BufferedProtocol):
             return
         with contextlib.suppress(OSError), self._transport.get_extra_info("socket").dup() as rest:
             rest.setblocking(False)
-            while not self.ended and (data := rest.recv(_READ)):
+            while not self.ended and (data := rest.recv(MOST)):
                 self.data_received(data)
 
     def _depart(self) -> None:
@@ -251,6 +239,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def _mind_reading(self) -> None:
         """Read no more than can be worked off: neither publishes, nor questions of one who does not read answers."""
+        if self.ended:
+            return
         settings = self.wire.settings
         too_much = (
             self._gated
@@ -316,7 +306,7 @@ class Connection(asyncio.BufferedProtocol):
     def _refuse(self, reason: int, text: str) -> None:
         self.wire.counters.errors += 1
         self.protocol.refuse(reason, text)
-        self.close()
+        self.close(lingers=True)
 
     def _open(self, opening: Opening) -> None:
         try:
@@ -509,19 +499,19 @@ class Connection(asyncio.BufferedProtocol):
         self.wire.counters.errors += 1
         _logger.info("a client broke the protocol: %s", event.error.detail)
         self._leave(will=True)
-        self.close()
+        self.close(lingers=True)
 
     def _gone(self) -> None:
         self._leave(will=True)
         self.close()
 
-    def end(self, reason: int, text: str) -> None:
+    def end(self, reason: int, text: str, *, lingers: bool = True) -> None:
         """Close from our side, saying why where the level can."""
         if self.ended:
             return
         self.protocol.disconnect(reason, text)
         self._leave(will=True)
-        self.close()
+        self.close(lingers=lingers)
 
     def _leave(self, *, will: bool, expiry: int | None = None) -> None:
         """Part with the client's session."""
@@ -543,14 +533,23 @@ class Connection(asyncio.BufferedProtocol):
         self.client_session = None
         self.end(Reason.ADMINISTRATIVE_ACTION, "the session was ended")
 
-    def close(self) -> None:
-        """After what is to be written."""
-        if not self.ended:
-            self._gated = False
-            self._flush()
-            self.ended = True
-            self.heard = self.wire.core.clock.now()
+    def close(self, *, lingers: bool = False) -> None:
+        """After what is to be written. ``lingers``: once the client has closed, too, or does not in `_LAST_WORDS`. To
+        close while it still sends would be a reset, which takes away from it what it is told last."""
+        if self.ended:
+            return
+        self._gated = False
+        self._flush()
+        self.ended = True
+        self.heard = self.wire.core.clock.now()
+        if not lingers or self._transport.is_closing() or not self._transport.can_write_eof():
             self._transport.close()
+            return
+        self._transport.write_eof()
+        if self._paused_reading:
+            self._paused_reading = False
+            if not self._resting:
+                self._transport.resume_reading()
 
     def abort(self) -> None:
         self._leave(will=True)

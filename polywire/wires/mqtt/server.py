@@ -133,7 +133,7 @@ class Mqtt:
         self._draining = True
         await self.calls.drain(seconds)
         for number, connection in enumerate(list(self._open)):
-            connection.end(Reason.SERVER_SHUTTING_DOWN, "the hub is stopping")
+            connection.end(Reason.SERVER_SHUTTING_DOWN, "the hub is stopping", lingers=False)
             if number % _AT_ONCE == _AT_ONCE - 1:
                 await asyncio.sleep(0)
         if self._open:

@@ -319,6 +319,23 @@ def test_exactly_once_across_connections(at: Desk) -> None:
     assert at.doors.calls == ["once"]
 
 
+def test_exactly_once_across_restarts(tmp_path: Path, doors: Doors) -> None:
+    """What has its PUBREC is not called again."""
+    lasting = {"clean": False, "properties": b"\x11\x00\x00\x00\x64"}
+    for present in (0, 1):
+        with serving_hub(desk(doors), tmp_path) as served:
+            for found in desk_of(served, doors):
+                client = found.raw()
+                assert client.connect("ann", **lasting).body[0] == present
+                client.publish("operations/note", b'{"text": "once"}', 2, 9, dup=bool(present))
+                assert client.expect(PUBREC).body[2:] == b""
+                if present:
+                    assert client.send(acknowledge(PUBREL, 9)).expect(PUBCOMP).body[2:] == b""
+                    client.publish("operations/note", b'{"text": "twice"}', 2, 9)
+                    assert client.expect(PUBREC).body[2:] == b""
+    assert doors.calls == ["once", "twice"]
+
+
 def test_what_was_cut_off_at_once_is_called(at: Desk) -> None:
     for number in range(50):
         client = at.raw(4)

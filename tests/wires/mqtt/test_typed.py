@@ -151,6 +151,16 @@ def test_what_is_good_beside_it_is_stored(at: Clients, level: int) -> None:
     assert [one["headers"]["polywire-key"] for one in dead] == (["d"] if level == 5 else ["b", "d", "f"])
 
 
+@pytest.mark.parametrize("level", [4, 5])
+def test_what_stands_behind_a_violation_never_came(at: Clients, level: int) -> None:
+    """MQTT 5 §4.13: the connection ends there."""
+    client = at.raw(level)
+    names = ("readings/a", "readings/#", "readings/b")
+    client.send(*[publish(name, GOOD, 1, number, level=level) for number, name in enumerate(names, 1)])
+    assert PUBACK not in [packet.kind for packet in client.rest() if packet.id != 1]
+    assert [message["key"] for message in at.messages()] == ["a"]
+
+
 # --- what cannot be refused ------------------------------------------------------------------------------------------
 
 
