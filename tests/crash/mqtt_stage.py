@@ -50,14 +50,14 @@ class Cast:
         self._open = contextlib.ExitStack()
         self._fences = 0
 
-    def raw(self, level: int | None = None) -> RawClient:
-        client = RawClient("127.0.0.1", self._stage.mqtt_port, level or self.level)
+    def raw(self, level: int = 4) -> RawClient:
+        client = RawClient("127.0.0.1", self._stage.mqtt_port, level)
         self._open.callback(client.close)
         return client
 
     def comes(self, who: str, *, present: bool | None = None, expiry: bytes = _FOREVER, **options: object) -> RawClient:
         """A client whose session lasts; ``present``: what CONNACK must say, where the level can."""
-        client = self.raw(4)
+        client = self.raw(self.level)
         given = {"clean": False, "properties": expiry if self.level == 5 else b"", **options}
         connack = client.connect(f"{self.topic}-{who}", **given)
         assert connack.body[1] == 0, connack
@@ -72,7 +72,7 @@ class Cast:
 
     def store(self, *payloads: bytes, qos: int = 1, topic: str | None = None, retain: bool = False) -> None:
         """Published by somebody, and acknowledged."""
-        client = self.raw(4)
+        client = self.raw()
         client.connect()
         for number, payload in enumerate(payloads, 1):
             client.publish(topic or self.topic, payload, qos, number, retain=retain)
@@ -95,14 +95,14 @@ class Cast:
     def retained(self, filter: str) -> list[str]:
         """Topics and payloads that a new subscriber is told."""
         self.store(b"edge", topic="edge", retain=True)
-        client = self.raw(4)
+        client = self.raw()
         client.connect()
         client.subscribe((filter, 0))
-        client.send(raw.subscribe(2, ("edge", 0), level=self.level))
+        client.send(raw.subscribe(2, ("edge", 0)))
         found: list[str] = []
         while (packet := client.packet()) is not None:
             if packet.kind == PUBLISH:
-                message = raw.read_publish(packet, self.level)
+                message = client.read(packet)
                 if message.topic == "edge":
                     return found
                 found.append(f"{message.topic} {message.payload.decode()}")
