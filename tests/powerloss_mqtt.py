@@ -20,21 +20,19 @@ from tests.crash.mqtt_mortals import DELAYED
 from tests.crash.mqtt_world import World
 
 SETTINGS = SqliteSettings(reserve_size=0, checkpoint_interval=0.005, wal_limit=1 << 17)
-CARELESS = SqliteSettings(reserve_size=0, synchronous="OFF")
+READING = SqliteSettings(reserve_size=0, synchronous="OFF")
 
 
 @contextlib.asynccontextmanager
 async def serving(
-    folder: Path, chance: random.Random, settings: SqliteSettings = SETTINGS, vfs: str = ""
+    folder: Path, chance: random.Random, settings: SqliteSettings, vfs: str | None = None
 ) -> AsyncIterator[Served]:
     """A hub on a folder; with its log in memory or not, as it comes."""
     limits = Limits(checkpoint_interval=20, tail_size=chance.choice((1, 20_000, 64 << 20)))
     mqtt = MqttSettings(max_queued=1_000_000, in_flight=chance.choice((3, 20, 1_000)))
-    engine = SqliteEngine(str(folder), settings=settings, vfs=vfs) if vfs else SqliteEngine(str(folder), settings=settings)
-    serving = serve(
-        Hub("devices", limits=limits), settings=ServeSettings(only=("mqtt",), mqtt=mqtt), data=str(folder), engine=engine
-    )
-    async with serving as served:
+    engine = SqliteEngine(str(folder), settings=settings, vfs=vfs)
+    given = ServeSettings(only=("mqtt",), mqtt=mqtt)
+    async with serve(Hub("devices", limits=limits), settings=given, data=str(folder), engine=engine) as served:
         yield served
 
 
@@ -42,7 +40,7 @@ async def losses(image: Path, told: Sequence[Entry], chance: random.Random, pati
     """What is wrong with the hub that comes up on an image, after ``told``. ``patience``: see `World`."""
     world = World(chance, told, strict=True, patience=patience)
     try:
-        async with serving(image, chance, CARELESS) as served:
+        async with serving(image, chance, READING) as served:
             wrong = await world.recover(served.mqtt_port)
             served.clock.advance(2_000 * DELAYED)
             await served.hub.core.log.published()

@@ -31,7 +31,8 @@ _SUBSCRIBE = 65_000
 
 class Role(NamedTuple):
     """``publishes`` to the topics in turn, at ``qos``, no more than ``window`` at once; ``retains``: to be retained.
-    ``toggles``: a filter that it subscribes to and leaves again, and again."""
+    ``toggles``: a filter that it subscribes to and leaves again, and again. ``renews``: it breaks often, and begins
+    every other time with a clean session."""
 
     level: int
     publishes: Sequence[str] = ()
@@ -41,6 +42,7 @@ class Role(NamedTuple):
     toggles: tuple[str, int] | None = None
     eager: bool = True
     retains: bool = False
+    renews: bool = False
 
 
 class Device:
@@ -117,9 +119,11 @@ class Device:
 
     async def _open(self, reader: asyncio.StreamReader) -> None:
         level = self.role.level
-        self.note("connecting")
+        self._asked.clear()
+        clean = self.memory.renews or (self.role.renews and not self.calm and self._chance.random() < 0.5)
+        self.note("renewing" if clean else "connecting")
         takes = b"\x21" + struct.pack("!H", self._chance.randint(2, 30))
-        self._send(raw.connect(self.name, level, clean=False, properties=_FOREVER + takes if level == 5 else b""))
+        self._send(raw.connect(self.name, level, clean=clean, properties=_FOREVER + takes if level == 5 else b""))
         connack = await read_packet(reader)
         assert connack.kind == raw.CONNACK, connack
         assert connack.body[1] == 0, f"{self.name} was refused: {connack}"
@@ -195,7 +199,7 @@ class Device:
     async def _read_on(self, reader: asyncio.StreamReader) -> None:
         while True:
             packet = await read_packet(reader)
-            if not self.calm and self._chance.random() < _CUTS:
+            if not self.calm and self._chance.random() < (20 * _CUTS if self.role.renews else _CUTS):
                 self._broke = True
                 raise ConnectionAbortedError
             self._handle(packet)

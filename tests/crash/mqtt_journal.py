@@ -62,6 +62,8 @@ class Memory:
     def __init__(self, *, eager: bool = True) -> None:
         self.session: bool | None = False
         """Whether the hub has a session of it; None: perhaps."""
+        self.renews = False
+        """Whether it has asked for a clean session, and has not been answered: nothing else may come before that."""
         self.out: dict[int, Entry] = {}
         """By packet id what it published and is not over."""
         self.released: dict[int, None] = {}
@@ -80,6 +82,7 @@ class Memory:
         self.windows: dict[str, list[Window]] = {}
         self.wrong: list[str] = []
         self._eager = eager
+        self._expected: bool | None = False  # of Session Present
         self._taken: list[str] = []  # acknowledged at QoS 1
         self._proofs: dict[int, int] = {}  # how many of these stood before its own PUBLISH
 
@@ -89,17 +92,32 @@ class Memory:
     # Connections
 
     def _connecting(self, entry: Entry, at: int) -> None:
+        self._expected = self.session
         if self.session is False:
+            self._begin_anew()
             self.session = None
         # What was acknowledged on the connection before may not have arrived.
         self._taken.clear()
         self._proofs = dict.fromkeys(self._proofs, 0)
 
+    def _renewing(self, entry: Entry, at: int) -> None:
+        """As connecting, with a clean session, which ends with the connection."""
+        self.renews, self._expected = True, False
+        self._begin_anew()
+
     def _connected(self, entry: Entry, at: int) -> None:
         """``id`` is Session Present; ``qos``, whether CONNACK can say it."""
-        if entry.qos and self.session is not None and bool(entry.id) != self.session:
-            self.wrong.append(f"{entry.who} was told Session Present {entry.id}; it had been told of a session")
-        self.session = True
+        if entry.qos and self._expected is not None and bool(entry.id) != self._expected:
+            self.wrong.append(f"{entry.who} was told Session Present {entry.id}, which is not so")
+        self.session = not self.renews
+        self.renews = False
+
+    def _begin_anew(self) -> None:
+        """Nothing of a session is for the next [MQTT-3.1.2-6 of 3.1.1]."""
+        self.out.clear()
+        self.released.clear()
+        self.held.clear()
+        self._proofs.clear()
 
     # Publishing
 

@@ -1,4 +1,4 @@
-"""paho, as its users have it: its loop in a thread, its session kept by hub and library beyond connections and kills."""
+"""paho, as its users have it: its loop in a thread, its session kept by the library and the hub beyond kills."""
 
 from __future__ import annotations
 

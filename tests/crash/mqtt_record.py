@@ -131,7 +131,8 @@ class _Judge:
 
     def _must_have(self, client: Client, name: str) -> bool:
         """Who leaves need not get what is queued and not begun (MQTT 5 §3.10.4)."""
-        return any(granted < sent.sent and leaving == NEVER for sent, (_, granted, leaving, _) in self._windows(client, name))
+        windows = self._windows(client, name)
+        return any(granted < sent.sent and leaving == NEVER for sent, (_, granted, leaving, _) in windows)
 
     def _may_have(self, client: Client, name: str) -> bool:
         return any(asked < sent.acked and sent.sent < left for sent, (asked, _, _, left) in self._windows(client, name))

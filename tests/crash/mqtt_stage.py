@@ -6,6 +6,7 @@ A scene is a generator: at each ``yield`` the hub is killed with ``kill -9`` and
 from __future__ import annotations
 
 import contextlib
+import itertools
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -18,17 +19,23 @@ from tests.wires.mqtt.raw_client import PUBACK, PUBCOMP, PUBLISH, PUBREC, PUBREL
 
 __all__ = ["MAX_QUEUED", "Cast", "Scene", "play"]
 
+BROKEN = Path(__file__).with_name("mqtt_broken_app.py")
 MAX_QUEUED = 20
 _FOREVER = b"\x11\xff\xff\xff\xff"
 
 
 class Stage:
-    def __init__(self, data: Path) -> None:
+    """``broken``: the promise that its hub breaks, see `mqtt_breaks`; then nobody waits long for what does not come."""
+
+    def __init__(self, data: Path, broken: str | None = None) -> None:
+        self.patience = 10.0 if broken is None else 0.5
         self._data = data
+        self._app = () if broken is None else (str(BROKEN),)
+        self._settings = {"POLYWIRE_MQTT_MAX_QUEUED": str(MAX_QUEUED), "POLYWIRE_TEST_BREAKS": broken or ""}
         self.hub = self._start()
 
     def _start(self) -> Hub:
-        return Hub(data=self._data, env={"POLYWIRE_MQTT_MAX_QUEUED": str(MAX_QUEUED)})
+        return Hub(*self._app, data=self._data, env=self._settings)
 
     @property
     def mqtt_port(self) -> int:
@@ -51,7 +58,7 @@ class Cast:
         self._fences = 0
 
     def raw(self, level: int = 4) -> RawClient:
-        client = RawClient("127.0.0.1", self._stage.mqtt_port, level)
+        client = RawClient("127.0.0.1", self._stage.mqtt_port, level, patience=self._stage.patience)
         self._open.callback(client.close)
         return client
 
@@ -115,11 +122,15 @@ class Cast:
 Scene = Callable[[Cast], Iterator[None]]
 
 
-def play(scenes: Mapping[str, Scene], levels: Mapping[str, int], data: Path) -> None:
-    """Each at each level, until the last has ended. Raises what went wrong in any of them."""
-    stage = Stage(data)
-    casts = {f"{name}-{said}": Cast(stage, f"{name}-{said}", level) for name in scenes for said, level in levels.items()}
-    acts = {topic: scenes[topic.rpartition("-")[0]](cast) for topic, cast in casts.items()}
+def play(scenes: Mapping[str, Scene], levels: Mapping[str, int], data: Path, broken: str | None = None) -> None:
+    """Each at each level, until the last has ended. Raises what went wrong in any of them. ``broken``: see `Stage`."""
+    stage = Stage(data, broken)
+    casts: dict[str, Cast] = {}
+    acts: dict[str, Iterator[None]] = {}
+    for name, said in itertools.product(scenes, levels):
+        topic = f"{name}-{said}"
+        casts[topic] = Cast(stage, topic, levels[said])
+        acts[topic] = scenes[name](casts[topic])
     wrong: list[Exception] = []
     try:
         while acts:

@@ -103,8 +103,8 @@ class Clients:
             async with session.delete(f"/jobs/{job}") as answer:
                 shown = await answer.json()
                 assert answer.status in (200, 409), shown
-            if answer.status == 200:
-                assert shown["status"] == "cancelled"
+            # The answer waits for the end of what runs, but not for ever.
+            if answer.status == 200 and shown["status"] == "cancelled":
                 self._seen(shown)
                 self.cancelled.add(job)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from tests.crash.mqtt_stage import BROKEN
 from tests.crash.mqtt_world import World
 from tests.crash.process import HubProcess
 from tests.crash.test_crash import check_store
@@ -35,34 +36,61 @@ async def test_kill_mqtt_many_times(tmp_path: Path) -> None:
         shutil.rmtree(tmp_path / f"log{first}")
 
 
+@pytest.mark.parametrize(
+    ("broken", "seen_as"),
+    [
+        pytest.param("acknowledges_too_early", "is not in the log", marks=pytest.mark.long),
+        ("stores_ids_after_their_messages", "2 times"),
+        pytest.param("releases_too_early", "2 times", marks=pytest.mark.long),
+        pytest.param("publishes_too_early", "2 times", marks=pytest.mark.long),
+        pytest.param("publishes_wills_apart", "Life(", marks=pytest.mark.long),
+    ],
+)
+async def test_a_broken_wire_is_seen(tmp_path: Path, broken: str, seen_as: str) -> None:
+    """When the kill comes is chance: within a few lives."""
+    for attempt in range(10):
+        wrong = await after_kills(tmp_path / str(attempt), 1, random.Random(attempt), broken)
+        if any(seen_as in one for one in wrong):
+            return
+    pytest.fail("the broken wire was not seen")
+
+
 async def kill_rounds(folder: Path, rounds: int) -> None:
     seed = random.SystemRandom().randrange(1 << 32)
-    chance = random.Random(seed)
+    wrong = await after_kills(folder, rounds, random.Random(seed))
+    assert not wrong, f"seed {seed}: {len(wrong)} faults: {json.dumps(wrong[:20], indent=1)}"
+
+
+async def after_kills(folder: Path, rounds: int, chance: random.Random, broken: str | None = None) -> list[str]:
+    """What is wrong then. ``broken``: the promise that the hub breaks (`mqtt_breaks`)."""
     data = folder / "data"
-    world = World(chance, paho=True)
+    world = World(chance, paho=True, patience=20 if broken is None else 1)
     for round_ in range(rounds):
-        hub = await spawn(data)
+        hub = await spawn(data, broken)
         if round_ % 2:
             await asyncio.sleep(chance.uniform(0, STARTING))
             await hub.kill()
-            check_store(data, f"seed {seed}, round {round_}")
-            hub = await spawn(data)
+            check_store(data, f"round {round_}")
+            hub = await spawn(data, broken)
         await hub.wait_ready()
         await kill_under_load(hub, world, chance)
-        check_store(data, f"seed {seed}, round {round_}")
+        check_store(data, f"round {round_}")
     hub = await spawn(data)
     await hub.wait_ready()
     wrong = await world.recover(hub.mqtt_port)
     await world.rest(hub.mqtt_port)
     wrong += world.faults(await names(hub.url, "w"), await names(hub.url, "wills"))
     await hub.terminate()
-    assert not wrong, f"seed {seed}: {len(wrong)} faults: {json.dumps(wrong[:20], indent=1)}"
-    acked = [len(one.memory.acked) for one in world.devices.values() if one.role.publishes and one.name != "end"]
-    assert min(acked) > 4 * rounds, acked
+    if broken is None:
+        acked = [len(one.memory.acked) for one in world.devices.values() if one.role.publishes and one.name != "end"]
+        assert min(acked) > rounds, acked
+        assert sum(acked) > 100 * rounds, acked
+    return wrong
 
 
-async def spawn(data: Path) -> HubProcess:
-    return await HubProcess.spawn(data, None, MQTT_MAX_QUEUED="1000000")
+async def spawn(data: Path, broken: str | None = None) -> HubProcess:
+    app = None if broken is None else BROKEN
+    return await HubProcess.spawn(data, app, MQTT_MAX_QUEUED="1000000", TEST_BREAKS=broken or "")
 
 
 async def kill_under_load(hub: HubProcess, world: World, chance: random.Random) -> None:

@@ -93,6 +93,8 @@ class ClientSession:
         self.will_due: int | None = None
         self.left: int | None = None
         self.stored = False
+        self.replaces = False
+        """Whether another session of the client ended for it."""
         self.sent_stored: bytes | None = b""
         """Its outbound ids as they were put into the hub's state last; None: that failed."""
         self.sent_waiting: list[Told] | None = None

@@ -89,7 +89,7 @@ class Decoder:
         try:
             unread += data[self._read(data, packets) :]
         except MqttError as error:
-            self.error = error
+            self.error = error.with_traceback(None)
         return packets
 
     def _read(self, data: bytes, packets: list[Packet]) -> int:

@@ -245,7 +245,7 @@ class Connection(asyncio.BufferedProtocol):
         too_much = (
             self._gated
             or self._held_size > settings.held_size
-            or self.protocol.unacknowledged > settings.receive_maximum
+            or self._unanswered > settings.receive_maximum
             or (self._paused_writing and self.waiting > 2 * settings.out_buffer)
         )
         if too_much != self._paused_reading and self._transport is not None and not self._transport.is_closing():
@@ -253,6 +253,17 @@ class Connection(asyncio.BufferedProtocol):
             self.heard = self.wire.core.clock.now()
             if not self._resting:
                 self._transport.pause_reading() if too_much else self._transport.resume_reading()
+
+    @property
+    def _unanswered(self) -> int:
+        asked = self.subscriptions.unanswered if self.subscriptions is not None else 0
+        return self.protocol.unacknowledged + asked
+
+    def answered(self) -> None:
+        """What was said to the session is to be written."""
+        self.flush_soon()
+        if self._paused_reading:
+            self._mind_reading()
 
     def _dispatch(self, event: Event) -> None:
         if isinstance(event, Publishes):
@@ -417,9 +428,7 @@ class Connection(asyncio.BufferedProtocol):
             return
         self.protocol.complete(event.id, event.reason)
         if not self.ended:
-            self.flush_soon()
-            if self._paused_reading:
-                self._mind_reading()
+            self.answered()
 
     # Writing
 
@@ -545,7 +554,11 @@ class Connection(asyncio.BufferedProtocol):
         if not lingers or self._transport.is_closing() or not self._transport.can_write_eof():
             self._transport.close()
             return
-        self._transport.write_eof()
+        try:
+            self._transport.write_eof()
+        except OSError:  # the client has reset it; the transport was not told yet
+            self._transport.abort()
+            return
         if self._paused_reading:
             self._paused_reading = False
             if not self._resting:

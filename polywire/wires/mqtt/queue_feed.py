@@ -218,7 +218,10 @@ class QueueFeed:
 
     def _send_again(self, delivery: Delivery) -> None:
         """As it was sent, whatever the client is subscribed to by now: what was begun is completed [MQTT-3.10.4-3]."""
-        entry = self._session.state.sent[self._again.pop(delivery.seq)]
+        state, number = self._session.state, self._again.pop(delivery.seq)
+        if number not in state.again:
+            return  # the client has answered it: that is the next thing to be looked at
+        entry = state.sent[number]
         form = self._form(delivery.message, None) or self._wire.form((), self._connection.level)
         packet = self._packet(delivery.message, form, entry.qos, dup=True)
         if packet is None:
@@ -231,7 +234,7 @@ class QueueFeed:
         self._connection.write(packet.whole(PACKET_IDS[entry.id]))
 
     def _send_held(self, entry: Sent) -> None:
-        if entry.token not in self._session.held:  # answered meanwhile
+        if entry.id not in self._session.state.again:  # answered meanwhile
             return
         delivery, granted = self._session.held[entry.token]
         packet = self._packet(delivery.message, self._wire.form((granted,), self._connection.level), 2, dup=True)

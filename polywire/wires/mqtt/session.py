@@ -178,7 +178,7 @@ class Session:
 
     def _break(self, error: MqttError) -> None:
         if not self.closed:
-            self._events.append(Broken(error))
+            self._events.append(Broken(error.with_traceback(None)))  # whose frames hold the whole connection
             self._end(error.reason, error.detail)
 
     # CONNECT

@@ -60,7 +60,7 @@ class Disconnected(msgspec.Struct, gc=False):
     session_expiry: int | None = None
 
 
-class Broken(msgspec.Struct, gc=False):
+class Broken(msgspec.Struct):
     """The client broke the protocol, and was told so if its level can be."""
 
     error: MqttError

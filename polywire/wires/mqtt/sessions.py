@@ -153,15 +153,16 @@ class Sessions:
     def open(self, connect: Connect, client_id: str, principal: Principal) -> tuple[ClientSession, bool]:
         """The client's session, its own from before or a new one, and whether it was there. Another connection of the
         client must be gone by now. Raises `LimitExceeded`."""
-        session = self._all.get(client_id)
+        session, replaces = self._all.get(client_id), False
         if session is not None and (connect.clean_start or self._is_nobodys(session) or self._is_broken(session)):
             self.end(session)
-            session = None
+            session, replaces = None, True
         present = session is not None
         expiry = self._expiry(connect)
         if session is None:
             self._require_room(connect, expiry)
             session = self._all[client_id] = ClientSession(client_id, principal, connect.level)
+            session.replaces = replaces
         session.principal, session.level, session.expiry = principal, connect.level, expiry
         session.owner = principal.name
         session.will, session.will_due, session.left = connect.will, None, None
@@ -195,6 +196,8 @@ class Sessions:
             self._store(session, told)
         elif session.stored:
             self._unstore(session, told)
+        elif session.replaces:
+            self._core.log.change(told=told)  # a client that was told of no session may not find the old one later
         else:
             told(None)
 

@@ -26,6 +26,7 @@ from polywire.wires.mqtt.replies import require_reply_filter
 from polywire.wires.mqtt.retained_feed import Retained, RetainedFeed
 
 if TYPE_CHECKING:
+    from polywire.core.log import Told
     from polywire.wires.mqtt.connection import Connection
     from polywire.wires.mqtt.server import Mqtt
 
@@ -43,6 +44,8 @@ class Subscriptions:
         self.live = LiveFeed(wire, connection, session)
         self._queues = QueueFeed(wire, connection, session)
         self._retained = RetainedFeed(wire, connection, session)
+        self.unanswered = 0
+        """SUBSCRIBE and UNSUBSCRIBE that wait for their answer."""
 
     def begin(self) -> None:
         """Go on with what the session was subscribed to before, as far as its client still has the right to."""
@@ -113,6 +116,16 @@ class Subscriptions:
         def told(error: PolywireError | None) -> None:
             self._answer(packet.id, reasons, why, new, error)
 
+        self._ask(told)
+
+    def _ask(self, answer: Told) -> None:
+        """Once what was changed is stored."""
+        self.unanswered += 1
+
+        def told(error: PolywireError | None) -> None:
+            self.unanswered -= 1
+            answer(error)
+
         self._wire.sessions.changed(self._session, told)
 
     @staticmethod
@@ -136,7 +149,7 @@ class Subscriptions:
             connection.end(Reason.UNSPECIFIED_ERROR, said(error))
             return
         connection.protocol.suback(id, reasons, why)
-        connection.flush_soon()
+        connection.answered()
         for granted, retained in new:
             self._retained.send(granted, retained)
 
@@ -216,9 +229,9 @@ class Subscriptions:
                 connection.end(Reason.UNSPECIFIED_ERROR, said(error))
                 return
             connection.protocol.unsuback(packet.id, reasons)
-            connection.flush_soon()
+            connection.answered()
 
-        self._wire.sessions.changed(self._session, told)
+        self._ask(told)
 
     def _remove(self, text: str) -> None:
         granted = self._take_out(text)

@@ -214,8 +214,9 @@ def live_takes(filter: Filter, topic: str, key: bytes | None) -> bool:
 
 def source_takes(source: Source, topic: str, key: bytes | None) -> bool:
     """As the core routes it."""
-    place = SimpleNamespace(bindings={}, filtered=KeyIndex())
-    Binding(cast("Any", None), source, 0).attach(cast("Any", place))
+    place = SimpleNamespace(bindings={}, filtered=KeyIndex(), shown={})
+    reader = SimpleNamespace(settings=SimpleNamespace(kind="session"))
+    Binding(cast("Any", reader), source, 0).attach(cast("Any", place))
     return source.takes_topic(topic) and (bool(place.bindings) or bool(place.filtered.match(key)))
 
 

@@ -3,7 +3,9 @@ something, too."""
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -157,8 +159,7 @@ def test_answers_that_wait_for_connack_are_bounded(served: Served, engine: Fault
     served.hub.until(lambda: engine.held)
     client._socket.settimeout(1)
     with pytest.raises(TimeoutError):
-        for _ in range(256):
-            client.send(ping() * (1 << 16))
+        client.send(ping() * (1 << 24))
     [connection] = served.wire._open
     assert sum(map(len, connection.protocol._out)) < 1 << 20
     served.hub.call(engine.let_go)
@@ -252,6 +253,35 @@ def test_retained_messages_are_not_sent_to_who_published_them(served: Served) ->
     served.client("other").publish("t/b", b"another's", 1, 1, retain=True).expect(PUBACK)
     client.subscribe(("t/#", 0x04))  # No Local
     assert client.receive().topic == "t/b"
+
+
+@pytest.mark.parametrize("level", [3, 4, 5])
+def test_nothing_is_left_of_a_connection_that_broke_the_protocol(
+    served: Served, level: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the violation stands right behind CONNECT."""
+    kept: list[weakref.ref[Any]] = []
+    arrived = served.wire.arrived
+
+    def keep(connection: Any) -> None:
+        kept.append(weakref.ref(connection))
+        arrived(connection)
+
+    monkeypatch.setattr(served.wire, "arrived", keep)
+    early = publish("t", b"1", 2, 1, level=level) + acknowledge(PUBREL, 1)
+    for wrong in (early, connect("c", level), subscribe(1, ("#/a", 0), level=level), b"\x00", packet(0xF2)):
+        client = served.raw(level)
+        client.send(connect("c", level) + wrong)
+        client.rest()
+        client.close()
+        served.hub.until(lambda: not served.wire.open)
+    monkeypatch.undo()
+    served.client("next").publish("t", b"1", 1, 1).expect(
+        PUBACK
+    )  # the log holds the last transaction until there is one
+    served.hub.call(gc.collect)
+    assert len(kept) == 5
+    assert [found() for found in kept if found() is not None] == []
 
 
 # --- answers that do not fit -----------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,7 +19,9 @@ import msgspec
 
 from polywire import Hub, Limits
 from polywire.core.engine import Engine
-from polywire.core.message import Record
+from polywire.core.message import Flag, Record
+from polywire.core.position import Cursor
+from polywire.core.streams import Earliest
 from polywire.engines.sqlite import SqliteEngine
 from polywire.serving import ServeSettings
 from polywire.testing import serve
@@ -33,8 +36,6 @@ __all__ = ["WatchedHub", "watching"]
 
 
 class WatchedHub(ServedHub):
-    """``sessions``: how many stored ones a test leaves behind on purpose, of those that it made."""
-
     def __init__(self, folder: Path, limits: Limits | None, engine: Engine | None, hub: Hub | None, mqtt: Any) -> None:
         hub = hub or Hub("watched")
         hub.limits = limits or hub.limits
@@ -45,7 +46,7 @@ class WatchedHub(ServedHub):
 
             self._loop.close()
             self._loop = uvloop.new_event_loop()
-            self._thread._target = self._loop.run_forever  # type: ignore[attr-defined]
+            self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._engine = engine or SqliteEngine(str(folder), settings=FAST)
         self._clients: list[RawClient | PahoClient] = []
         self._before: set[asyncio.Task[Any]] = set()
@@ -68,8 +69,12 @@ class WatchedHub(ServedHub):
 
     def raw(self, level: int = 5, **options: Any) -> RawClient:
         client = RawClient("127.0.0.1", self.served.mqtt_port, level, **options)
-        self._clients.append(client)
+        self.adopt(client)
         return client
+
+    def adopt(self, client: RawClient | PahoClient) -> None:
+        """It is closed with the test."""
+        self._clients.append(client)
 
     def connected(self, client_id: str = "", level: int = 5, **options: Any) -> RawClient:
         client = self.raw(level)
@@ -78,7 +83,7 @@ class WatchedHub(ServedHub):
 
     def paho(self, client_id: str = "", **options: Any) -> PahoClient:
         client = PahoClient("127.0.0.1", self.served.mqtt_port, client_id, **options)
-        self._clients.append(client)
+        self.adopt(client)
         assert client.connect().reason == 0
         return client
 
@@ -86,9 +91,7 @@ class WatchedHub(ServedHub):
 
     def publish(self, topic: str, *payloads: bytes, key: str | None = None, retain: bool = False) -> None:
         """By the application, all in one batch; returns once it is stored and offered to everybody."""
-        from polywire.core.message import Flag
-
-        flags = Flag.RETAINED if retain else Flag(0)
+        flags = Flag.RETAINED if retain else 0
         records = [Record(one, key=None if key is None else key.encode(), flags=flags) for one in payloads]
 
         async def publishing() -> None:
@@ -97,10 +100,23 @@ class WatchedHub(ServedHub):
 
         self.run(publishing())
 
-    def count(self, topic: str) -> int:
+    def stored_in(self, topic: str) -> int:
         """Messages that its log holds."""
-        found = self.call(self.core.catalog.get, topic)
+        found = self.core.catalog.get(topic)
         return 0 if found is None else found.count
+
+    def payloads(self, topic: str) -> list[bytes]:
+        """Of all messages that its log holds."""
+
+        async def reading() -> list[bytes]:
+            found: list[bytes] = []
+            start: Earliest | Cursor = Earliest()
+            while (page := await self.core.read(self.core.access.system, topic, start, limit=1_000)).messages:
+                found += [message.record.payload for message in page.messages]
+                start = page.next
+            return found
+
+        return self.run(reading())
 
     def stored(self) -> None:
         """Wait until everything that was handed to the log is stored and published."""
