@@ -75,8 +75,8 @@ class Memory:
         self.got: list[str] = []
         self.puts: list[Entry] = []
         """What it published, in order: of retained messages the last of a topic counts."""
-        self.settled: Counter[str] = Counter()
-        """How often a message of QoS 1 was acknowledged, and the hub proved later that it had stored that."""
+        self.settled: set[str] = set()
+        """Messages of QoS 1 that it acknowledged, and the hub proved later that it had stored that."""
         self.came: Counter[str] = Counter()
         """Messages of QoS 1, since they were settled."""
         self.windows: dict[str, list[Window]] = {}

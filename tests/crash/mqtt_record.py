@@ -35,7 +35,7 @@ class Life(NamedTuple):
 
 class Found(NamedTuple):
     """What a hub has, once clients have come back to it and all is delivered: names of messages and of wills, in the
-    order of the log; by topic what is retained."""
+    order of the log."""
 
     log: Sequence[str]
     wills: Sequence[str] = ()

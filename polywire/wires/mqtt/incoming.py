@@ -15,6 +15,8 @@ __all__ = ["ALIAS", "Incoming"]
 
 ALIAS: Final = bytes((Property.TOPIC_ALIAS,))
 """A block of properties without this byte has no topic alias."""
+_ALIAS_SIZE: Final = 256 << 10
+"""Bytes of the names that a client's aliases stand for, all together: 65,535 aliases of 65,535 bytes were 4 GB."""
 
 
 class Incoming:
@@ -22,6 +24,7 @@ class Incoming:
 
     __slots__ = (
         "_alias_maximum",
+        "_alias_size",
         "_aliases",
         "_most",
         "_on_qos_1",
@@ -39,6 +42,7 @@ class Incoming:
         """How many repeats of a message wait for what becomes of the first, on this connection or an earlier one."""
         self._alias_maximum = alias_maximum
         self._aliases: dict[int, bytes] = {}
+        self._alias_size = 0
         self._most = sys.maxsize if receive_maximum is None else receive_maximum
         self._on_qos_1 = 0  # handed over and not acknowledged
         self._unrecorded = 0  # the same of QoS 2
@@ -64,11 +68,17 @@ class Incoming:
             most = self._alias_maximum
             raise MqttError(Reason.TOPIC_ALIAS_INVALID, f"topic alias {alias}: there are {most} [MQTT-3.3.2-9]")
         elif publish.topic:
-            self._aliases[alias] = publish.topic
+            self._remember(alias, publish.topic)
         elif alias in self._aliases:
             publish.topic = self._aliases[alias]
         else:
             raise MqttError(Reason.PROTOCOL_ERROR, f"topic alias {alias} stands for nothing yet")
+
+    def _remember(self, alias: int, topic: bytes) -> None:
+        self._alias_size += len(topic) - len(self._aliases.get(alias, b""))
+        if self._alias_size > _ALIAS_SIZE:
+            raise MqttError(Reason.QUOTA_EXCEEDED, f"topic aliases stand for more than {_ALIAS_SIZE} bytes of names")
+        self._aliases[alias] = topic
 
     def admit(self, publish: Publish) -> bool:
         """Of QoS 1 or 2. False: it came before and its PUBREL did not, so it does not count again [MQTT-4.3.3-10].

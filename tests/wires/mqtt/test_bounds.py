@@ -3,6 +3,7 @@ what was sent, and nobody else notices."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import struct
@@ -78,7 +79,9 @@ def sending(client: RawClient, packets: Sequence[bytes]) -> threading.Thread:
 CLAIMED = b"\xff\xff\xff\x7f"  # a remaining length of 256 MB
 
 
-@pytest.mark.parametrize("first", [0x30, 0x3B, 0x82, 0xA2, 0xE0], ids=["PUBLISH", "DUP", "SUBSCRIBE", "UNSUBSCRIBE", "DISCONNECT"])
+@pytest.mark.parametrize(
+    "first", [0x30, 0x3B, 0x82, 0xA2, 0xE0], ids=["PUBLISH", "DUP", "SUBSCRIBE", "UNSUBSCRIBE", "DISCONNECT"]
+)
 def test_a_packet(tmp_path: Path, first: int) -> None:
     with watching(tmp_path, max_packet_size=10 * KIB) as hub, grows_at_most(8 * MIB):
         for _ in range(20):
@@ -497,7 +500,7 @@ def test_retained_messages_for_who_does_not_read(tmp_path: Path, count: int, qos
             assert int(reader.receive().payload) == 7, "nobody else waits"
             everything = hub.connected()
             everything.subscribe(("r/#", 0))
-            seen = {int(everything.receive().payload) for _ in range(count)}
+            seen = {int(everything.receive().topic[2:]) for _ in range(count)}
         assert len(seen) == count
         assert clients[0].receive().retain
 
@@ -513,3 +516,236 @@ def test_retained_keys(tmp_path: Path) -> None:
         assert answers == {0: 50, QUOTA_EXCEEDED: 450}
         old.publish("r/7", b"of those there are", 1, 1, retain=True)
         assert old.expect(PUBACK).id == 1
+
+
+def test_figures_for_who_does_not_read(tmp_path: Path) -> None:
+    """They are dropped."""
+    with watching(tmp_path, out_buffer=4 * KIB, sys_interval=1_000, slow_timeout=3_600_000) as hub:
+        deaf(hub, 10, ("$SYS/#", 0))
+        with grows_at_most(4 * MIB):
+            while not hub.wire.missed:
+                hub.advance(1)
+            for _ in range(1_000):
+                hub.advance(1)
+        assert all(one.waiting < 8 * KIB for one in hub.connections)
+
+
+# --- names, filters, aliases, properties -----------------------------------------------------------------------------
+
+
+def test_topic_aliases(tmp_path: Path) -> None:
+    with watching(tmp_path, topic_alias_maximum=10) as hub:
+        for alias in (0, 11, 100, 65_535):
+            client = hub.connected()
+            client.publish("t", properties=b"\x23" + struct.pack("!H", alias))
+            assert ends(client) == [(DISCONNECT, ALIAS_INVALID)]
+        client = hub.connected()
+        for alias in range(1, 11):
+            client.publish(f"t{alias}", properties=b"\x23" + struct.pack("!H", alias))
+        client.publish("", b"again", 1, 1, properties=b"\x23\0\x0a")
+        client.expect(PUBACK)
+        assert hub.payloads("t10") == [b"", b"again"]
+
+
+def test_topic_aliases_of_the_longest_names(tmp_path: Path) -> None:
+    with watching(tmp_path) as hub, grows_at_most(16 * MIB):
+        for _ in range(20):  # all of it are 125 MB
+            client = hub.connected()
+            for alias in range(1, 101):
+                client.publish("t/" + "x" * 65_000, properties=b"\x23" + struct.pack("!H", alias))
+            assert ends(client) == [(DISCONNECT, QUOTA_EXCEEDED)]
+        client = hub.connected()
+        for alias in range(1_000):  # the same again and again is nothing more
+            client.publish("t/" + "x" * 1_000, properties=b"\x23" + struct.pack("!H", alias % 100 + 1))
+        assert client.alive()
+
+
+LONGEST = 65_535
+NAMES = {
+    "longest": "t/" + "x" * (LONGEST - 2),
+    "longest first level": "x" * LONGEST,
+    "most levels": "t" + "/" * (LONGEST - 1),
+    "most levels of all": "/" * LONGEST,
+    "1,000 levels": "/".join(["t"] * 1_000),
+}
+
+
+@pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)
+def test_long_names(tmp_path: Path, name: str) -> None:
+    """They are refused, in the words of the level, and nothing is kept of them."""
+    with watching(tmp_path) as hub:
+        client, old = hub.connected(), hub.connected(level=4)
+        client.publish(name, b"x", 1, 1)
+        client.expect(PUBACK)
+        with grows_at_most(8 * MIB):
+            for each in range(200):
+                client.publish(
+                    name + "y" * (each % 10) if len(name) < LONGEST else name[:-4] + f"{each:04}", b"x", 1, 1
+                )
+                answer = client.expect(PUBACK)
+                assert reason(answer) in ((0,) if len(name) < 1_024 else (QUOTA_EXCEEDED, 0x90))
+            old.publish(name, b"x", 1, 1)
+            assert old.packet() in (None, Packet(PUBACK, 0, b"\0\1"))
+        assert client.alive()
+
+
+@pytest.mark.parametrize("wild", ["", "/#", "/+/+/#"], ids=["plain", "rest", "words"])
+@pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)
+def test_long_filters(tmp_path: Path, name: str, wild: str) -> None:
+    with watching(tmp_path) as hub:
+        client = hub.connected("c", clean=False, properties=LASTS)
+        filter = name[: LONGEST - len(wild) - 4] + wild
+        with grows_at_most(12 * MIB):
+            for qos in (0, 1):
+                for each in range(50):
+                    client.send(subscribe(1, (f"{each:04}"[: 4 - len(wild) % 2] + filter, qos), level=5))
+                    answer = client.expect(SUBACK)
+                    assert answer.body[-1] in (qos, QUOTA_EXCEEDED, 0x8F)
+            publisher = hub.connected()
+            publisher.publish("t/t/t", b"x", 1, 1)
+            publisher.expect(PUBACK)
+        assert client.alive()
+
+
+def test_a_filter_of_pluses_and_a_deep_name(tmp_path: Path) -> None:
+    """A look-up takes as long as the name, whatever the filters."""
+    with watching(tmp_path) as hub:
+        client = hub.connected()
+        filters = ["/".join("+a"[each >> bit & 1] for bit in range(9)) + "/#" for each in range(512)]
+        client.subscribe(*[(each, 0) for each in filters])
+        publisher = hub.connected()
+        with grows_at_most(8 * MIB):
+            for each in range(200):
+                publisher.publish("/".join("a" * 9) + f"/{each}", b"x", 1, 1)
+                publisher.expect(PUBACK)
+        assert [client.receive().payload for _ in range(200)] == [b"x"] * 200
+        assert client.alive()
+
+
+@pytest.mark.parametrize("count", [1, 10_000], ids=["one of 64 KiB", "10,000"])
+def test_user_properties(tmp_path: Path, count: int) -> None:
+    with watching(tmp_path, Limits(headers_size=64 * KIB)) as hub:
+        client, reader = hub.connected(), hub.connected()
+        reader.subscribe(("t", 1))
+        one = user_property("n" * 65_535, "v" * 65_535) if count == 1 else user_property("name", "value") * count
+        small = user_property("n" * 1_000, "v" * 60_000) if count == 1 else user_property("name", "value") * 1_000
+        client.publish("t", b"", 1, 1, properties=small)
+        assert reason(client.expect(PUBACK)) == 0
+        message = reader.receive()
+        assert len(message.properties[0x26]) == (1 if count == 1 else 1_000)
+        reader.send(acknowledge(PUBACK, message.id))
+        with grows_at_most(8 * MIB):
+            for _ in range(100):
+                client.publish("t", b"", 1, 1, properties=one)
+                assert reason(client.expect(PUBACK)) == QUOTA_EXCEEDED
+        assert hub.stored_in("t") == 1
+        refused = hub.raw()  # in CONNECT and SUBSCRIBE they are read and forgotten
+        refused.send(connect("u", 5, properties=user_property("name", "value") * 5_000))
+        assert refused.expect(CONNACK).body[1] == 0
+        refused.subscribe(("t", 0), properties=user_property("name", "value") * 5_000)
+        assert refused.alive()
+
+
+# --- what clients make ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("qos", [0, 1])
+@pytest.mark.parametrize(
+    "count", [20, pytest.param(1_000, marks=[pytest.mark.long, pytest.mark.timeout(300)])], ids=["2,000", "100,000"]
+)
+def test_many_subscribers_of_what_is_their_own(tmp_path: Path, qos: int, count: int) -> None:
+    """100 connections with so many filters each: a publish reaches the one it is for."""
+    with watching(tmp_path) as hub:
+        with grows_at_most(count * 100 * 4 * KIB + 16 * MIB):
+            clients = [hub.connected(f"c{each}", properties=LASTS) for each in range(100)]
+            for each, client in enumerate(clients):
+                answer = client.subscribe(*[(f"cmd/{each}-{number}/#", qos) for number in range(count)])
+                assert answer.body[-count:] == bytes([qos]) * count
+        publisher = hub.connected()
+        for each, client in enumerate(clients):
+            publisher.publish(f"cmd/{each}-{count - 1}/do", b"%d" % each, 1, 1)
+            publisher.expect(PUBACK)
+            message = client.receive()
+            assert message.payload == b"%d" % each
+            if qos:
+                client.send(acknowledge(PUBACK, message.id))
+        assert hub.wire.counters.delivered == 100
+        topic = hub.core.catalog.existing("cmd")
+        assert len(topic.filtered.match(b"3-0.do")) == (1 if qos else 0)
+
+
+def test_a_flood_of_sessions_and_wills(tmp_path: Path) -> None:
+    """Connected, cut and connected again, each with a will that waits: one entry for each is kept."""
+    with watching(tmp_path) as hub:
+        later = b"\x18\0\0\0\x3c"  # Will Delay Interval: a minute
+        last_will = will("wills", b"gone", level=5, properties=later)
+        with grows_at_most(16 * MIB):
+            for _ in range(50):
+                clients = [
+                    hub.connected(f"c{each}", clean=False, properties=LASTS, last_will=last_will) for each in range(20)
+                ]
+                for client in clients:
+                    client.reset()
+                hub.until(lambda: hub.wire.open == 0)
+        assert len(hub.wire.sessions) == 20
+        assert len(hub.wire.sessions._due) <= 2 * 20 + 64
+        assert hub.stored_in("wills") == 0
+        hub.advance(60)
+        hub.until(lambda: hub.stored_in("wills") == 20)
+        hub.advance(3_600)
+        hub.until(lambda: len(hub.wire.sessions) == 0)
+
+
+@pytest.mark.parametrize("lasts", [False, True], ids=["clean", "session"])
+@pytest.mark.parametrize("filter", ["t/+", "$share/g/t/+"], ids=["own", "share"])
+def test_a_flood_of_subscribing_and_unsubscribing(tmp_path: Path, filter: str, lasts: bool) -> None:
+    """With publishes in between, so that each takes its place in the order of the log."""
+    with watching(tmp_path) as hub:
+        client = hub.connected("c", clean=not lasts, properties=LASTS if lasts else b"")
+        pieces = b"".join(
+            subscribe(1, (filter, 1), level=5) + publish("t/1", b"", level=5) + unsubscribe(2, filter, level=5)
+            for _ in range(100)
+        )
+        with grows_at_most(12 * MIB):
+            for _ in range(20):
+                client.send(pieces, ping())
+                while (answer := client.packet()) is not None and answer.kind != PINGRESP:
+                    if answer.kind == PUBLISH and answer.flags & 6:
+                        client.send(acknowledge(PUBACK, client.read(answer).id))
+            hub.until(lambda: hub.stored_in("t") == 2_000)
+        hub.advance(3)  # a checkpoint
+        hub.until(lambda: sum(len(s.bindings) for s in hub.core.subscriptions) <= 2)
+        assert hub.core.live.metrics()["live_patterns"] == 0
+
+
+def test_shares(tmp_path: Path) -> None:
+    with watching(tmp_path, Limits(subscriptions=20)) as hub:
+        client = hub.connected()
+        with grows_at_most(8 * MIB):
+            found = Counter(client.subscribe(*[(f"$share/g{each}/t", 1) for each in range(200)]).body[-200:])
+        assert found == {1: 20, QUOTA_EXCEEDED: 180}
+        client.close()
+        hub.until(lambda: not hub.core.subscriptions.of_kind("share"))
+        assert hub.connected().subscribe(("$share/new/t", 1)).body[-1] == 1
+
+
+def test_calls(tmp_path: Path) -> None:
+    app = Hub("endless", strict=False)
+    release = threading.Event()
+
+    @app.operation
+    async def wait() -> str:
+        while not release.is_set():
+            await asyncio.sleep(0.01)
+        return "done"
+
+    with watching(tmp_path, hub=app, max_calls=10) as hub:
+        client = hub.connected("c")
+        client.subscribe(("operations/replies/c/#", 0))
+        asks = b"\x08" + string("operations/replies/c/1")
+        with grows_at_most(8 * MIB):
+            client.send(*[publish("operations/wait", b"{}", 1, each + 1, level=5, properties=asks) for each in range(100)])
+            assert [reason(client.expect(PUBACK)) for _ in range(90)] == [QUOTA_EXCEEDED] * 90
+        release.set()
+        answers = Counter(answer.kind for answer in (client.packet() for _ in range(20)) if answer)
+        assert answers == {PUBLISH: 10, PUBACK: 10}
