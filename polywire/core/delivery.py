@@ -110,7 +110,7 @@ class SubscriptionInfo(msgspec.Struct, frozen=True):
 class Delivery:
     """One message handed to one consumer. Settle it once; later calls are ignored and return False."""
 
-    __slots__ = ("attempt", "consumer", "deadline", "message", "redelivered", "since", "subscription", "token")
+    __slots__ = ("attempt", "consumer", "deadline", "message", "redelivered", "since", "size", "subscription", "token")
 
     def __init__(
         self, subscription: Subscription, consumer: Consumer, message: Message, attempts: int, now: int
@@ -118,6 +118,7 @@ class Delivery:
         self.subscription = subscription
         self.consumer = consumer
         self.message = original(message)
+        self.size = self.message.record.size()
         self.attempt = attempts + 1
         self.redelivered = attempts > 0 or message.seq in subscription.redelivered
         self.since = now
@@ -153,23 +154,32 @@ class ConsumerSink(Protocol):
 
 
 class Consumer:
-    """A taker with credit: it never holds more than ``credit`` unsettled deliveries."""
+    """A taker with credit: it never holds more than ``credit`` unsettled deliveries, nor more than one beyond
+    ``size_credit`` bytes of them."""
 
     def __init__(
-        self, subscription: Subscription, principal: Principal, sink: ConsumerSink, credit: int, lease: int | None
+        self,
+        subscription: Subscription,
+        principal: Principal,
+        sink: ConsumerSink,
+        credit: int,
+        lease: int | None,
+        size_credit: int,
     ) -> None:
         self.subscription = subscription
         self.principal = principal
         self.sink = sink
         self.credit = credit
+        self.size_credit = size_credit
         self.lease = lease
         self.unsettled = 0
+        self.unsettled_size = 0
         self.closed = False
         self.forget: Callable[[], None] | None = None
 
     @property
     def room(self) -> int:
-        return self.credit - self.unsettled
+        return self.credit - self.unsettled if self.unsettled_size < self.size_credit else 0
 
     def grant(self, credit: int) -> None:
         """Change the credit; more room is used at once."""

@@ -42,6 +42,7 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         int, size("what waits for the log before publishers are held; at four times as much they are refused")
     ] = 32 * MIB
     credit: Annotated[int, count("deliveries a consumer may have unsettled")] = 256
+    credit_size: Annotated[int, size("of deliveries a consumer may have unsettled, and one more")] = 16 * MIB
     parked: Annotated[int, count("messages of busy keys that an ordered subscription looks past, before it waits")] = (
         10_000
     )

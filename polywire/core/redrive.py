@@ -84,7 +84,7 @@ class DeadLetters:
         task.add_done_callback(self._burials.discard)
 
     async def _bury(self, subscription: Subscription, seqs: Sequence[int]) -> None:
-        nobody = Consumer(subscription, self._core.access.system, Pull(), 0, None)
+        nobody = Consumer(subscription, self._core.access.system, Pull(), 0, None, 0)
         try:
             messages = await self._core.log.fetch(seqs)
         except PolywireError as error:

@@ -56,6 +56,8 @@ __all__ = [
 
 _logger = logging.getLogger("polywire.subscriptions")
 _DEAD_LETTER_RETRY = 5_000  # ms
+_READ_SIZE = 1 << 20
+_READ_AT_FIRST = 16
 _TURN = 1_024  # deliveries handed out in one turn of the loop
 _NOTHING: deque[Message] = deque(maxlen=0)  # in place of one of its own: an empty one takes 760 bytes
 
@@ -64,8 +66,8 @@ DeadLetter = Callable[["Delivery", str], None]
 
 class Subscription:
     __slots__ = (  # there may be a hundred thousand
-        "_cursor", "_dead_letter", "_deadlines", "_due", "_fetched", "_fetching", "_leases", "_log", "_pumping",
-        "_reading", "_returned", "_rewound", "_timer", "_timer_at", "_turn", "_turns", "_unsettled", "acked",
+        "_at_once", "_cursor", "_dead_letter", "_deadlines", "_due", "_fetched", "_fetching", "_leases", "_log",
+        "_pumping", "_reading", "_returned", "_rewound", "_timer", "_timer_at", "_turn", "_turns", "_unsettled", "acked",
         "bindings", "consumers", "created", "declared", "deleted", "delivered", "dropped", "filling", "id", "name",
         "owner", "paused", "pending", "redelivered", "returns", "settings", "through", "used", "used_stored",
     )  # fmt: skip
@@ -101,6 +103,7 @@ class Subscription:
         self._leases = itertools.count()
         self._turns = KeyTurns()
         self._fetching = False
+        self._at_once = min(_READ_AT_FIRST, log.limits.dispatch_batch)
         self._rewound = 0
         self._reading: asyncio.Task[None] | None = None
         self._pumping = False
@@ -230,7 +233,8 @@ class Subscription:
         left, turn = _TURN, self._turn
         try:
             while left > 0 and (consumer := self._next_consumer()) is not None:
-                batch = self._ready(min(consumer.room, self._log.limits.dispatch_batch))
+                most = min(consumer.room, self._log.limits.dispatch_batch)
+                batch = self._ready(most, consumer.size_credit - consumer.unsettled_size)
                 if not batch:
                     self._turn = turn  # it was not served: with two consumers, each message would go to the same one
                     break
@@ -251,11 +255,12 @@ class Subscription:
                 return consumer
         return None
 
-    def _ready(self, limit: int) -> list[Message]:
-        """Up to ``limit`` messages to deliver now. If they must be read first, a read is begun and they come later."""
+    def _ready(self, limit: int, size: int) -> list[Message]:
+        """Up to ``limit`` messages or about ``size`` bytes to deliver now. If they must be read first, a read is begun
+        and they come later."""
         ready: list[Message] = []
         # While a read is under way, what it brings may belong before what is here.
-        while len(ready) < limit and not self._fetching:
+        while len(ready) < limit and size > 0 and not self._fetching:
             if self._returned or not self._fetched:
                 self._refill(limit - len(ready))
                 if self._must_wait():
@@ -263,6 +268,7 @@ class Subscription:
             message = self._fetched.popleft()
             if not (ready and ready[-1].seq == message.seq) and self._may_deliver(message):
                 ready.append(message)
+                size -= message.record.size()
         return ready
 
     def _may_deliver(self, message: Message) -> bool:
@@ -283,13 +289,13 @@ class Subscription:
 
     def _refill(self, wanted: int) -> None:
         """Fill ``_fetched`` with what comes next, or begin to read it."""
-        seqs = self._take(wanted)
+        seqs = self._take(min(wanted, self._at_once))
         if not seqs:
             return
         found, missing = self._log.lookup(seqs)
         if missing:
             # What is in memory waits with what is not, so that the order stays; and one read serves several turns.
-            more = self._take(self._log.limits.dispatch_batch - len(seqs)) if not self._returned else []
+            more = self._take(self._at_once - len(seqs)) if not self._returned else []
             self._fetching = True
             self._reading = asyncio.get_running_loop().create_task(self._fetch(sorted(seqs + more), self._rewound))
         else:
@@ -341,12 +347,21 @@ class Subscription:
         if rewound != self._rewound:  # they are looked up again
             self.pump()
             return
+        self._learn(found)
         have = {message.seq for message in found}
         for seq in seqs:
             if seq not in have:
                 self.forget(seq, 1)
         self._put(found)
         self.pump()
+
+    def _learn(self, found: Sequence[Message]) -> None:
+        """Read as many at once as take about `_READ_SIZE`: how large they are shows when they are here."""
+        size = sum(message.record.size() for message in found)
+        if size > _READ_SIZE:
+            self._at_once = max(1, len(found) * _READ_SIZE // size)
+        elif size < _READ_SIZE // 2:
+            self._at_once = min(2 * self._at_once, self._log.limits.dispatch_batch)
 
     async def fetched(self) -> None:
         """Wait for the read that is under way, if there is one."""
@@ -366,6 +381,7 @@ class Subscription:
             if lease is not None:
                 self.lease(delivery, lease)
         consumer.unsettled += len(deliveries)
+        consumer.unsettled_size += sum([delivery.size for delivery in deliveries])
         self.delivered += len(deliveries)
         try:
             consumer.sink.deliver(deliveries)
@@ -386,6 +402,7 @@ class Subscription:
             return False
         del self._unsettled[delivery.seq]
         delivery.consumer.unsettled -= 1
+        delivery.consumer.unsettled_size -= delivery.size
         return True
 
     def ack(self, delivery: Delivery) -> bool:

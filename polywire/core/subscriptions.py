@@ -48,13 +48,13 @@ class Subscriptions(Registry):
         *,
         credit: int | None = None,
         lease: int | None = None,
+        size_credit: int | None = None,
         kind: str = "queue",
     ) -> Consumer:
         """Join as a consumer. Raises `NotFound`, `Denied`."""
-        subscription = self._owned(principal, name, kind)
-        consumer = Consumer(
-            subscription, principal, sink, credit if credit is not None else self._core.limits.credit, lease
-        )
+        subscription, limits = self._owned(principal, name, kind), self._core.limits
+        credit = limits.credit if credit is None else credit
+        consumer = Consumer(subscription, principal, sink, credit, lease, size_credit or limits.credit_size)
         consumer.forget = principal.on_revoked(lambda: self._revoked(consumer))
         subscription.join(consumer)
         return consumer
@@ -72,7 +72,8 @@ class Subscriptions(Registry):
         """Up to ``max`` deliveries, each leased for ``lease`` ms; waits up to ``wait`` ms for the first. Maybe none."""
         subscription = self._owned(principal, name, kind)
         pull, limits = Pull(), self._core.limits
-        consumer = Consumer(subscription, principal, pull, min(max, limits.dispatch_batch), lease or limits.lease)
+        credit = min(max, limits.dispatch_batch)
+        consumer = Consumer(subscription, principal, pull, credit, lease or limits.lease, limits.credit_size)
         consumer.forget = principal.on_revoked(lambda: self._revoked(consumer))
         return await pull.run(consumer, wait)
 

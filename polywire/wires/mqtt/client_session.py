@@ -103,8 +103,19 @@ class ClientSession:
         self.held: dict[int, tuple[Delivery, Granted]] = {}
         """What its client was sent of a share at QoS 2 and has not answered, by token. Nobody else is sent it, even
         when the session ends [MQTT-4.8.2-4, MQTT-4.8.2-5]."""
+        self.replayed_size = 0
         self.replayed: dict[int, tuple[Message, Granted]] = {}
         """Retained messages in flight, by token, each with the subscription it is for: no queue holds them."""
+
+    def replay(self, token: int, message: Message, granted: Granted) -> None:
+        self.replayed[token] = message, granted
+        self.replayed_size += message.record.size()
+
+    def end_replay(self, token: int) -> None:
+        """The client has answered it, or cannot be told it any more."""
+        message, _ = self.replayed.pop(token, (None, None))
+        if message is not None:
+            self.replayed_size -= message.record.size()
 
     @property
     def persistent(self) -> bool:

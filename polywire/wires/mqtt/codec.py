@@ -45,8 +45,8 @@ for _qos in range(3):
             _PUBLISH[0x30 | _dup << 3 | _qos << 1 | _retain] = (_qos, _retain, _dup)
 
 
-_WITH_MESSAGES: Final = (_CONNECT, 3)
-"""Packet types: CONNECT may bring a will, PUBLISH is a message."""
+_MESSAGE: Final = 3
+"""The type of PUBLISH."""
 
 
 class Decoder:
@@ -160,7 +160,7 @@ class Decoder:
             self._needed = size - at + 1
             return at
         end = body + length
-        most = self.maximum_packet_size if first >> 4 in _WITH_MESSAGES else self.maximum_request_size
+        most = self.maximum_packet_size if first >> 4 == _MESSAGE else self.maximum_request_size
         if end - at > most:
             raise MqttError(Reason.PACKET_TOO_LARGE, f"{end - at} bytes: at most {most}")
         if end > size:

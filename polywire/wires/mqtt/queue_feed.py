@@ -7,6 +7,7 @@ id means another message (MQTT 5 §4.1, §4.3.3).
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections import deque
 from collections.abc import Sequence
@@ -96,6 +97,7 @@ class QueueFeed:
                 self._session.client_id,
                 self,
                 credit=self._wire.settings.in_flight,
+                size_credit=self._wire.settings.out_buffer,
                 kind="session",
             )
 
@@ -106,7 +108,12 @@ class QueueFeed:
         self.leave_share(granted)
         share = _Share(self, granted)
         share.consumer = self._core.subscriptions.consume(
-            self._session.principal, name, share, credit=self._wire.settings.in_flight, kind="share"
+            self._session.principal,
+            name,
+            share,
+            credit=self._wire.settings.in_flight,
+            size_credit=self._wire.settings.out_buffer,
+            kind="share",
         )
         self._shares[name] = share
 
@@ -114,6 +121,19 @@ class QueueFeed:
         share = self._shares.pop(granted.filter.share or "", None)
         if share is not None:
             self._part(share)
+
+    def lose_share(self, granted: Granted) -> None:
+        """Its queue is gone."""
+        if self._core.phase == "running":
+            self._shares.pop(granted.filter.share or "", None)
+            self._session.granted.pop(granted.filter.text, None)
+            self._wire.sessions.changed(self._session)
+            asyncio.get_running_loop().call_soon(self._leave_lost, granted)
+
+    def _leave_lost(self, granted: Granted) -> None:
+        """Not while it is being deleted."""
+        if granted.filter.text not in self._session.granted:
+            self._wire.sessions.left_share(self._session, granted)
 
     def leave(self) -> None:
         """What is not settled goes back to its queue: at once to other members of a share, to this client when it is
@@ -316,7 +336,7 @@ class QueueFeed:
         elif token >= 0:
             self._settle_unsent(token)
         else:
-            self._session.replayed.pop(token, None)
+            self._session.end_replay(token)
 
     def _settle_unsent(self, token: int) -> None:
         """The client answers what an earlier connection sent, before this one has sent it again."""
@@ -351,5 +371,6 @@ class _Share:
     def deliver(self, deliveries: Sequence[Delivery]) -> None:
         self._feed.take(deliveries, self.granted)
 
-    def ended(self, error: PolywireError) -> None:
-        """Another member left it last, or an administrator deleted it; the client may subscribe again."""
+    def ended(self, error: PolywireError) -> None:  # noqa: ARG002 - a sink is told
+        """An administrator deleted it, and the client may subscribe again; or the hub stops."""
+        self._feed.lose_share(self.granted)

@@ -119,8 +119,14 @@ class RetainedFeed:
         """[MQTT-3.8.3-3]"""
         return granted.options.no_local and message.record.origin == self._origin
 
+    def _has_room(self, qos: int) -> bool:
+        """What is in flight is kept with the session, so that its size counts, too."""
+        if self._connection.full or qos == 0:
+            return not self._connection.full
+        return self._protocol.room > 0 and self._session.replayed_size < self._wire.settings.out_buffer
+
     async def _until_room(self, qos: int) -> None:
-        while self._connection.full or (qos and self._protocol.room == 0):
+        while not self._has_room(qos):
             self._room = asyncio.get_running_loop().create_future()
             await self._room
 
@@ -137,7 +143,7 @@ class RetainedFeed:
         token: int | None = None
         if self._session.persistent:
             token = next(other_tokens)
-            self._session.replayed[token] = message, granted
+            self._session.replay(token, message, granted)
         data = packet.whole(PACKET_IDS[self._protocol.take_ids([token], qos)[0]])
         if qos == 2 and self._session.persistent:
             self._wire.sessions.store_sent(self._session, lambda error: self._stored(data, error))
@@ -173,7 +179,7 @@ class RetainedFeed:
         form = self._wire.form((granted,), self._connection.level)
         packet = self._wire.encoder.message(message, form, entry.qos, retain=True, dup=True)
         if packet is None or packet.size > self._protocol.peer_maximum_packet_size:
-            del self._session.replayed[entry.token]
+            self._session.end_replay(entry.token)
             self._protocol.give_up([entry.id])
             self._protocol.release([entry.id])
             return

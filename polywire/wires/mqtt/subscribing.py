@@ -95,6 +95,10 @@ class Subscriptions:
         new: list[tuple[Granted, Retained | None]] = []
         reasons: list[int] = []
         why: str | None = None
+        most = self._wire.settings.max_subscriptions
+        if len(packet.filters) > most:  # each costs the hub some work, though it cannot be had
+            self._connection.end(Reason.QUOTA_EXCEEDED, f"a session has at most {most} subscriptions")
+            return
         for text, options in packet.filters:
             known = text in self._session.granted
             try:

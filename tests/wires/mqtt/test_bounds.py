@@ -296,18 +296,19 @@ def test_what_is_queued_for_a_client_that_is_away(tmp_path: Path, shared: bool) 
 def deaf(hub: WatchedHub, count: int, *filters: tuple[str, int], **options: Any) -> list[RawClient]:
     """Clients that read what a test asks them to; the kernel keeps little for them."""
     clients = [hub.connected(f"deaf{each}", **options) for each in range(count)]
-    for connection in hub.connections:
-        connection._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16 * KIB)
+    give_room(hub, clients, 8 * KIB)
     for client in clients:
-        give_room(client, 4 * KIB)
         if filters:
             client.subscribe(*filters)
     return clients
 
 
-def give_room(client: RawClient, size: int) -> None:
-    """In its kernel, for what it has not read yet."""
-    client._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
+def give_room(hub: WatchedHub, clients: Sequence[RawClient], size: int) -> None:
+    """In the kernel, on both sides, for what they have not read yet."""
+    for connection in hub.connections:
+        connection._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
+    for client in clients:
+        client._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
 
 
 @pytest.mark.parametrize("lasts", [False, True], ids=["clean", "session"])
@@ -324,7 +325,7 @@ def test_the_out_buffer_of_who_does_not_read(tmp_path: Path, qos: int, lasts: bo
                 hub.publish("t", *[b"x" * 10_000] * 10)
                 assert all(len(reader.receive().payload) == 10_000 for _ in range(10)), "nobody else waits"
             assert all(one.waiting < 600 * KIB for one in hub.connections)
-        give_room(clients[0], MIB)
+        give_room(hub, clients[:1], MIB)
         if qos:
             assert clients[0].receive().payload == b"x" * 10_000
         else:
@@ -334,8 +335,9 @@ def test_the_out_buffer_of_who_does_not_read(tmp_path: Path, qos: int, lasts: bo
 
 def test_who_does_not_read_is_cut(tmp_path: Path) -> None:
     """One that reads slowly is not."""
-    with watching(tmp_path, Limits(tail_size=2 * MIB), out_buffer=64 * KIB, slow_timeout=500) as hub:
+    with watching(tmp_path, Limits(tail_size=2 * MIB), out_buffer=32 * KIB, slow_timeout=500) as hub:
         slow = deaf(hub, 11, ("t", 1)).pop()
+        give_room(hub, [slow], 128 * KIB)
         hub.publish("t", *[b"x" * 10_000] * 1_000)
         deadline = time.monotonic() + 10
         read = 0
@@ -521,7 +523,7 @@ def test_retained_keys(tmp_path: Path) -> None:
 def test_figures_for_who_does_not_read(tmp_path: Path) -> None:
     """They are dropped."""
     with watching(tmp_path, out_buffer=4 * KIB, sys_interval=1_000, slow_timeout=3_600_000) as hub:
-        deaf(hub, 10, ("$SYS/#", 0))
+        deaf(hub, 10, ("$SYS/#", 0), keep_alive=0)
         with grows_at_most(4 * MIB):
             while not hub.wire.missed:
                 hub.advance(1)

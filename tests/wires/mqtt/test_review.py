@@ -469,3 +469,25 @@ def test_retained_messages_come_while_more_is_published_than_is_remembered(
     finally:
         ended.set()
         writing.join()
+
+
+@pytest.mark.parametrize("name", ["$share/group/t", "t"])
+def test_what_a_client_has_unacknowledged_is_bounded_in_bytes(served: Served, name: str) -> None:
+    """200 messages of 100 kB wait; of them it has 1 MiB, not the 20 MB that its credit in messages would allow."""
+    client = served.lasting("slow")
+    client.subscribe((name, 1))
+    publisher = served.client("publisher")
+    for number in range(200):
+        publisher.publish("t", b"%100000d" % number, 1, number + 1)
+    assert sorted(publisher.expect(PUBACK).id for _ in range(200)) == list(range(1, 201))
+    kind = "share" if name.startswith("$") else "session"
+    queue = served.hub.core.subscriptions.find("group/t" if kind == "share" else "slow", kind)
+    assert queue is not None
+    [consumer] = queue.consumers
+    served.hub.until(lambda: consumer.room == 0)
+    assert consumer.unsettled_size <= (1 << 20) + 100_000
+    for number in range(200):
+        message = client.receive()
+        assert int(message.payload) == number
+        client.send(acknowledge(PUBACK, message.id))
+    served.hub.until(lambda: queue.pending.count == 0)
