@@ -42,7 +42,6 @@ async def test_kill_mqtt_many_times(tmp_path: Path) -> None:
         pytest.param("acknowledges_too_early", "is not in the log", marks=pytest.mark.long),
         ("stores_ids_after_their_messages", "2 times"),
         pytest.param("releases_too_early", "2 times", marks=pytest.mark.long),
-        pytest.param("publishes_too_early", "2 times", marks=pytest.mark.long),
         pytest.param("publishes_wills_apart", "Life(", marks=pytest.mark.long),
     ],
 )

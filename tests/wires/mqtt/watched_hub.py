@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -33,6 +33,8 @@ from tests.wires.mqtt.raw_client import RawClient
 from tests.wires.served_hub import ServedHub
 
 __all__ = ["WatchedHub", "watching"]
+
+T = TypeVar("T", RawClient, PahoClient)
 
 
 class WatchedHub(ServedHub):
@@ -72,9 +74,10 @@ class WatchedHub(ServedHub):
         self.adopt(client)
         return client
 
-    def adopt(self, client: RawClient | PahoClient) -> None:
+    def adopt(self, client: T) -> T:
         """It is closed with the test."""
         self._clients.append(client)
+        return client
 
     def connected(self, client_id: str = "", level: int = 5, **options: Any) -> RawClient:
         client = self.raw(level)
