@@ -67,9 +67,9 @@ DeadLetter = Callable[["Delivery", str], None]
 class Subscription:
     __slots__ = (  # there may be a hundred thousand
         "_at_once", "_cursor", "_dead_letter", "_deadlines", "_due", "_fetched", "_fetching", "_leases", "_log",
-        "_pumping", "_reading", "_returned", "_rewound", "_timer", "_timer_at", "_turn", "_turns", "_unsettled", "acked",
-        "bindings", "consumers", "created", "declared", "deleted", "delivered", "dropped", "filling", "id", "name",
-        "owner", "paused", "pending", "redelivered", "returns", "settings", "through", "used", "used_stored",
+        "_pumping", "_reading", "_returned", "_rewound", "_timer", "_timer_at", "_turn", "_turns", "_unsettled",
+        "acked", "bindings", "consumers", "created", "declared", "deleted", "delivered", "dropped", "filling", "id",
+        "name", "owner", "paused", "pending", "redelivered", "returns", "settings", "through", "used", "used_stored",
     )  # fmt: skip
 
     def __init__(

@@ -1,5 +1,5 @@
-"""Every bound of the wire, exceeded tenfold over real sockets: the protocol's own answer, memory that does not grow with
-what was sent, and nobody else notices."""
+"""Every bound of the wire, exceeded tenfold over real sockets: the protocol's own answer, memory that does not grow
+with what was sent, and nobody else notices."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import struct
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -352,7 +352,7 @@ def test_who_does_not_read_is_cut(tmp_path: Path) -> None:
 
 
 FLOODS: dict[str, Callable[[int], bytes]] = {
-    "PINGREQ": lambda each: ping(),
+    "PINGREQ": lambda _: ping(),
     "SUBSCRIBE": lambda each: subscribe(each, ("t", 0), level=5),
     "SUBSCRIBE with a queue": lambda each: subscribe(each, ("t", 1), level=5),
     "UNSUBSCRIBE": lambda each: unsubscribe(each, "t", level=5),
@@ -596,11 +596,11 @@ def test_long_names(tmp_path: Path, name: str) -> None:
 def test_long_filters(tmp_path: Path, name: str, wild: str) -> None:
     with watching(tmp_path) as hub:
         client = hub.connected("c", clean=False, properties=LASTS)
-        filter = name[: LONGEST - len(wild) - 4] + wild
+        text = name[: LONGEST - len(wild) - 4] + wild
         with grows_at_most(12 * MIB):
             for qos in (0, 1):
                 for each in range(50):
-                    client.send(subscribe(1, (f"{each:04}"[: 4 - len(wild) % 2] + filter, qos), level=5))
+                    client.send(subscribe(1, (f"{each:04}"[: 4 - len(wild) % 2] + text, qos), level=5))
                     answer = client.expect(SUBACK)
                     assert answer.body[-1] in (qos, QUOTA_EXCEEDED, 0x8F)
             publisher = hub.connected()
@@ -737,8 +737,7 @@ def test_calls(tmp_path: Path) -> None:
 
     @app.operation
     async def wait() -> str:
-        while not release.is_set():
-            await asyncio.sleep(0.01)
+        await asyncio.to_thread(release.wait)
         return "done"
 
     with watching(tmp_path, hub=app, max_calls=10) as hub:
@@ -746,7 +745,7 @@ def test_calls(tmp_path: Path) -> None:
         client.subscribe(("operations/replies/c/#", 0))
         asks = b"\x08" + string("operations/replies/c/1")
         with grows_at_most(8 * MIB):
-            client.send(*[publish("operations/wait", b"{}", 1, each + 1, level=5, properties=asks) for each in range(100)])
+            client.send(*[publish("operations/wait", b"{}", 1, n, level=5, properties=asks) for n in range(1, 101)])
             assert [reason(client.expect(PUBACK)) for _ in range(90)] == [QUOTA_EXCEEDED] * 90
         release.set()
         answers = Counter(answer.kind for answer in (client.packet() for _ in range(20)) if answer)

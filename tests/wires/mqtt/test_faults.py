@@ -200,6 +200,7 @@ def test_wills(hub: WatchedHub, end: Callable[[Proxy], None], level: int) -> Non
             hub.advance(80)
             assert hub.wire.open == 20
             hub.advance(11)  # one and a half times what was agreed
+            hub.advance(6)  # and they do not close
         hub.until(lambda: hub.stored_in("wills") == 40)
         found = hub.payloads("wills")
         assert all(found.index(b"%d here" % each) < found.index(b"%d gone" % each) for each in range(20))
@@ -273,7 +274,7 @@ def test_a_client_that_goes_while_it_is_answered(tmp_path: Path, reset: bool, la
         hub.until(lambda: hub.wire.open == 20)
         for client in [*clients, *others]:
             client.reset() if reset else client.close()
-        hub.until(lambda: all(one.ended or one._lost for one in hub.connections))
+        hub.until(lambda: sum(not one.ended for one in hub.connections) == 10)  # more is not read from who waits
         hub.call(engine.let_go)
         hub.until(lambda: hub.wire.open == 0)
         hub.until(lambda: hub.stored_in("wills") == 10)
