@@ -194,7 +194,10 @@ class Publisher:
 
     def _answer(self, acked: Sequence[Publish], error: PolywireError) -> None:
         connection = self._connection
-        if connection.level >= 5:
+        if not self._core.ready:  # to be refused would be final: so the client sends it to the hub that comes next
+            connection.protocol.abandon(acked)
+            connection.end(Reason.SERVER_SHUTTING_DOWN, said(error))
+        elif connection.level >= 5:
             connection.acknowledge(acked, reason_of(error, PUBLISH_REASONS), said(error))
         elif error.retryable or error.blame == "hub":
             connection.protocol.abandon(acked)

@@ -71,14 +71,16 @@ class Lasting(ABC):
                 lambda: len(self.arrived) >= count and (not self.tells_acknowledged or len(self.acknowledged) >= count),
                 PATIENCE,
             )
-        assert there, f"{name}: {len(self.arrived)} of {count} arrived, {len(self.acknowledged)} are acknowledged"
+        left = {number for number in range(count) if number not in self.arrived}
+        assert there, f"{name}: {left} did not arrive, {len(self.acknowledged)} of {count} are acknowledged"
 
 
 class Paho(Lasting):
     def start(self) -> None:
         ready = threading.Event()
         self._numbers: dict[int, int] = {}
-        self._mids = threading.Lock()
+        self._early: set[int] = set()
+        self._mids = threading.Lock()  # not held while paho is called, which has locks of its own
         self._reader, self._writer = self._client("reader"), self._client("writer")
         self._reader.on_message = lambda _c, _u, message: self.came(message.payload)
         self._reader.on_connect = lambda client, *_: client.subscribe(self.topic, self.qos)
@@ -106,13 +108,20 @@ class Paho(Lasting):
         return client
 
     def publish(self, number: int) -> None:
-        with self._mids:  # it may be acknowledged before its id is known here
-            self._numbers[self._writer.publish(self.topic, str(number), self.qos).mid] = number
+        mid = self._writer.publish(self.topic, str(number), self.qos).mid
+        with self._mids:
+            self._numbers[mid] = number
+            early = mid in self._early
+        if early:
+            self.was_acknowledged(number)
 
     def _published(self, mid: int) -> None:
         with self._mids:
-            number = self._numbers[mid]
-        self.was_acknowledged(number)
+            number = self._numbers.get(mid)
+            if number is None:  # its id is not known yet
+                self._early.add(mid)
+        if number is not None:
+            self.was_acknowledged(number)
 
     def stop(self) -> None:
         for client in (self._reader, self._writer):
@@ -165,12 +174,15 @@ class Aiomqtt(_InLoop):
 
     async def _read(self) -> None:
         while True:
+            reader = self._client("reader")
             with contextlib.suppress(aiomqtt.MqttError):
-                async with self._client("reader") as reader:
+                async with reader:
                     await reader.subscribe(self.topic, qos=self.qos)
                     self._ready.set()
                     async for message in reader.messages:
                         self.came(message.payload)  # type: ignore[arg-type] - bytes
+            while len(reader.messages):  # acknowledged, and not iterated over once the connection is lost
+                self.came(reader._queue.get_nowait().payload)  # type: ignore[arg-type] - bytes
             await asyncio.sleep(0.05)
 
     async def _write(self) -> None:
