@@ -96,10 +96,7 @@ class Subscriptions:
         reasons: list[int] = []
         why: str | None = None
         most = self._wire.settings.max_subscriptions
-        if len(packet.filters) > most:  # each costs the hub some work, though it cannot be had
-            self._connection.end(Reason.QUOTA_EXCEEDED, f"a session has at most {most} subscriptions")
-            return
-        for text, options in packet.filters:
+        for text, options in packet.filters[:most]:
             known = text in self._session.granted
             try:
                 granted = self._subscribe(text, options, identifier)
@@ -116,6 +113,10 @@ class Subscriptions:
                 reasons.append(options.qos)
                 if self._wants_retained(granted, known):
                     new.append((granted, self._retained.scan(granted)))
+
+        if len(packet.filters) > most:  # each costs the hub some work, also one that is there
+            reasons += [Reason.QUOTA_EXCEEDED] * (len(packet.filters) - most)
+            why = why or f"a session has at most {most} subscriptions"
 
         def told(error: PolywireError | None) -> None:
             self._answer(packet.id, reasons, why, new, error)
