@@ -367,6 +367,7 @@ FLOODS: dict[str, Callable[[int], bytes]] = {
 }
 
 
+@pytest.mark.long  # when it stops is a matter of what the kernel buffers
 @pytest.mark.parametrize("flood", FLOODS.values(), ids=FLOODS)
 def test_a_flood_of_questions_whose_answers_are_not_read(tmp_path: Path, flood: Callable[[int], bytes]) -> None:
     """The hub stops reading them."""
