@@ -43,8 +43,8 @@ def test_a_hub_that_forgets_is_seen(tmp_path: Path) -> None:
         play(SCENES, {"5": 5}, tmp_path / "data", broken="forgets_ids")
     notes = [note for error in wrong.value.exceptions for note in error.__notes__]
     seen = {note.removeprefix("in scene ").removesuffix("-5") for note in notes}
-    assert seen >= {
-        "answered", "answered_and_released_later", "id_in_use_again", "came", "came_and_new_ones_wait",
+    assert seen >= {  # answered_and_released_later is seen most times: it depends on who is quicker
+        "answered", "id_in_use_again", "came", "came_and_new_ones_wait",
         "released_to_it", "begun_and_unsubscribed", "shared_and_begun",
     }  # fmt: skip
 

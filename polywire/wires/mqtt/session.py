@@ -82,8 +82,8 @@ class Session:
     """Life: construct → `receive_data` until ``Connect`` → `accept` or `refuse` → serve → `closed`."""
 
     __slots__ = (
-        "_decoder", "_ends", "_eof", "_events", "_held", "_incoming", "_out", "_packets", "_phase", "_rules", "_window",
-        "closed", "explains", "level", "peer_alias_maximum", "peer_maximum_packet_size", "state",
+        "_decoder", "_ends", "_eof", "_events", "_held", "_incoming", "_out", "_packets", "_phase", "_resumed",
+        "_rules", "_window", "closed", "explains", "level", "peer_alias_maximum", "peer_maximum_packet_size", "state",
     )  # fmt: skip
 
     def __init__(self, rules: Rules) -> None:
@@ -107,6 +107,7 @@ class Session:
         self._held: list[bytes] = []  # what came until it was decided
         self._eof = False
         self._ends = False  # the client's session, with its connection
+        self._resumed = False  # it was there before
         self._incoming = Incoming(self.state, 0, None)
         self._window = 0
         self.peer_alias_maximum = 0
@@ -216,6 +217,7 @@ class Session:
         if not self._put(connack):
             return
         self._phase = _SERVED
+        self._resumed = connack.session_present
         self._serve(state)
         packets, self._packets = self._packets, []
         held, self._held = self._held, []
@@ -289,7 +291,8 @@ class Session:
 
     def _pubrels(self, run: list[Pubrel]) -> None:
         for pubrel in run:
-            known = self._incoming.release(pubrel.id)
+            # A client that has resumed repeats what may have been over: to be told otherwise it takes for a failure.
+            known = self._incoming.release(pubrel.id) or self._resumed
             reason = Reason.SUCCESS if known else Reason.PACKET_IDENTIFIER_NOT_FOUND
             self._events.append(Release(pubrel.id, reason))
 
